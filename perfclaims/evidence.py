@@ -1,0 +1,252 @@
+"""What was measured for a claim: frozen values, complete enough to judge from without measuring again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfclaims.activity import Activity
+from perfclaims.codes import Reason
+from perfclaims.outputs import OutputComparison, Tolerance
+
+Threads = int | Literal["all"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairedSamples:
+    """Timed pairs in the order in which they ran; all arrays have shape (pairs,).
+
+    Attributes:
+        instance: which of the rebuilt instances the pair ran on.
+        optimized_first: the coin of the pair.
+        baseline_ns, optimized_ns: duration of one sample of each side, in nanoseconds.
+    """
+
+    instance: NDArray[np.int64]
+    optimized_first: NDArray[np.bool_]
+    baseline_ns: NDArray[np.int64]
+    optimized_ns: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.instance)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCheck:
+    """Outputs of the timed callables under one tolerance, before the clock started and after it stopped.
+
+    `before` and `after` are the first mismatch found there, or the sum of the matches; `after` is on new
+    arguments where the callables take any.
+    """
+
+    tolerance: Tolerance
+    before: OutputComparison | None
+    after: OutputComparison | None = None
+
+    @property
+    def comparisons(self) -> tuple[OutputComparison, ...]:
+        """The comparisons made, in the order in which they were made."""
+        return tuple(c for c in (self.before, self.after) if c is not None)
+
+    @property
+    def matched(self) -> bool:
+        """Whether something was compared and all of it matched."""
+        return bool(self.comparisons) and all(c.matched for c in self.comparisons)
+
+    @property
+    def message(self) -> str:
+        """What differs first, or how much matched, in one sentence."""
+        if not self.comparisons:
+            return "outputs were not compared"
+        found = next((c for c in self.comparisons if not c.matched), self.comparisons[-1])
+        return found.message
+
+
+@dataclass(frozen=True, slots=True)
+class PairingPlan:
+    """How the pairs of one comparison were laid out; fixed after calibration, before the first pair.
+
+    Attributes:
+        baseline_calls, optimized_calls: calls per sample of each side.
+        group_size: pairs of which each side's minimum is taken.
+        instances: how many times both sides were built.
+        rebuilt: False for a caller's own object, measured as a single instance.
+        confidence: of the interval that is asked for.
+        thresholds: speedups that can change the verdict; early looks ask on which side of them we are.
+        looks: early looks allowed, each at `look_alpha`; the final interval pays for all of them.
+        budget_s: seconds of timing asked for.
+        pair_ns: expected duration of one pair.
+    """
+
+    baseline_calls: int
+    optimized_calls: int
+    group_size: int
+    instances: int
+    rebuilt: bool
+    confidence: float
+    thresholds: tuple[float, ...]
+    looks: int
+    look_alpha: float
+    budget_s: float
+    pair_ns: float
+
+    @property
+    def final_alpha(self) -> float:
+        """What the early looks leave for the final interval."""
+        return (1.0 - self.confidence) - self.looks * self.look_alpha
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One comparison: raw pairs, how they came about, and what was noticed on the way."""
+
+    kind: ClassVar[str] = "timing"
+
+    label: str | None
+    baseline: str
+    optimized: str
+    plan: PairingPlan
+    samples: PairedSamples
+    last_round: PairedSamples | None
+    last_calls: tuple[int, int]
+    fresh_arguments: bool
+    decided_early: bool
+    looks_taken: int
+    stop_reason: str
+    outputs: tuple[OutputCheck, ...]
+    arguments_changed: str | None
+    first_call_ns: tuple[int, int]
+    setup_s: float
+    pairing_s: float
+    last_round_s: float
+    elapsed_s: float
+    threads: Threads
+    cpu: int | None
+    seed: int
+    activity: Activity | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def checks(self) -> tuple[OutputCheck, ...]:
+        """Outputs compared, one check for each tolerance."""
+        return self.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Outputs compared without timing."""
+
+    kind: ClassVar[str] = "outputs"
+
+    label: str | None
+    checks: tuple[OutputCheck, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of the baseline's and of the optimised artefact, exact."""
+
+    kind: ClassVar[str] = "sizes"
+
+    label: str | None
+    baseline: int
+    optimized: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """Paired right/wrong answers on the same examples, each of shape (n,)."""
+
+    kind: ClassVar[str] = "outcomes"
+
+    label: str | None
+    baseline: NDArray[np.bool_]
+    optimized: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaling:
+    """Durations of one callable at several sizes, in the order in which they ran.
+
+    Attributes:
+        sizes: the problem sizes, in the caller's unit.
+        calls: calls per sample at each size.
+        instance, size_index, duration_ns: shape (samples,).
+    """
+
+    kind: ClassVar[str] = "scaling"
+
+    label: str | None
+    sizes: tuple[float, ...]
+    calls: tuple[int, ...]
+    instances: int
+    confidence: float
+    instance: NDArray[np.int64]
+    size_index: NDArray[np.int64]
+    duration_ns: NDArray[np.int64]
+    threads: Threads
+    cpu: int | None
+    elapsed_s: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A named number, exact unless it has an interval; `successes` and `trials` where it is a rate."""
+
+    kind: ClassVar[str] = "value"
+
+    label: str | None
+    name: str
+    number: float
+    unit: str | None = None
+    low: float | None = None
+    high: float | None = None
+    successes: int | None = None
+    trials: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A piece of evidence that was asked for and could not be had, also when the claim went on."""
+
+    kind: ClassVar[str] = "missing"
+
+    label: str | None
+    wanted: str
+    message: str
+
+
+Piece = Timing | Outputs | Sizes | Outcomes | Scaling | Number | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why measuring ended before the claim's function did: `raised` or `timed-out`, and one sentence."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is known for a claim.
+
+    Attributes:
+        pieces: in the order in which they were measured.
+        trouble: what ended the measurement early.
+        not_applicable: why the claim cannot apply on this machine.
+        cpu_feature_missing: the reason above is a missing CPU feature.
+        not_run: why the claim was left out, with the time it would need.
+        notes: sentences for the reader that decide nothing.
+    """
+
+    pieces: tuple[Piece, ...] = ()
+    trouble: Trouble | None = None
+    not_applicable: str | None = None
+    cpu_feature_missing: bool = False
+    not_run: str | None = None
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,98 @@
+"""Numbers as people say them: few digits, units attached, the same everywhere."""
+
+from __future__ import annotations
+
+import math
+
+from perfclaims.criteria import (
+    AccuracyDrop,
+    Criterion,
+    OutputsMatch,
+    Overhead,
+    ScalingExponent,
+    SizeRatio,
+    Speedup,
+    Value,
+)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Shortest form with `digits` significant digits and no exponent for everyday sizes."""
+    if value is None or math.isnan(value):
+        return "?"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value == 0 or 1e-4 <= abs(value) < 1e7:
+        whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+        text = f"{value:.{max(0, digits - whole)}f}" if whole else f"{value:.{digits}g}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.{digits}g}"
+
+
+def ratio(value: float) -> str:
+    """A speedup or size ratio, with a third decimal where it is close to 1."""
+    return number(value, 4 if 0.5 < value < 2 else 3)
+
+
+def interval(estimate: float | None, low: float | None, high: float | None, unit: str | None) -> str:
+    """`2.31x [2.28, 2.35]`, or the number alone where it is exact."""
+    if unit == "x":
+        show, suffix = ratio, "x"
+    elif unit == "%":
+        show, suffix = percent, " %"
+    else:
+        show, suffix = number, f" {unit}" if unit else ""
+    head = "?" if estimate is None or math.isnan(estimate) else show(estimate) + suffix
+    if low is None and high is None:
+        return head
+    ends = [("-inf", "inf")[i] if end is None else show(end) for i, end in enumerate((low, high))]
+    return f"{head} [{ends[0]}, {ends[1]}]"
+
+
+def percent(value: float) -> str:
+    """A fraction as percent, without the sign."""
+    return number(100 * value, 3)
+
+
+def thresholds(criterion: Criterion) -> str:  # noqa: PLR0911 - one for each kind
+    """What a criterion demands, in a few words: `at least 2.2x`."""
+    match criterion:
+        case Speedup():
+            mean = " in geometric mean" if criterion.over else ""
+            return f"at least {ratio(criterion.at_least)}x{mean}"
+        case SizeRatio():
+            return f"at least {ratio(criterion.at_least)}x smaller"
+        case AccuracyDrop():
+            return f"at most {percent(criterion.at_most)} points lost"
+        case Overhead(at_most=None):
+            return f"at most {number(criterion.at_most_us)} us more"
+        case Overhead():
+            assert criterion.at_most is not None
+            return f"at most {percent(criterion.at_most)} % more"
+        case ScalingExponent():
+            return f"exponent {bounds(criterion.at_least, criterion.at_most)}"
+        case Value(equals=None):
+            return f"{criterion.name} {bounds(criterion.at_least, criterion.at_most)}"
+        case Value():
+            return f"{criterion.name} exactly {number(criterion.equals, 6)}"
+        case OutputsMatch():
+            return f"outputs match ({criterion.tolerance.describe()})"
+    raise TypeError(f"unknown criterion {criterion!r}")
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """`at least 1`, `at most 2`, or `from 1 to 2`."""
+    if low is None:
+        return f"at most {number(high)}"
+    if high is None:
+        return f"at least {number(low)}"
+    return f"from {number(low)} to {number(high)}"
+
+
+def duration(seconds: float) -> str:
+    """`40 ms`, `3.2 s` or `4 min`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 100:
+        return f"{number(seconds, 2)} s"
+    return f"{seconds / 60:.0f} min"

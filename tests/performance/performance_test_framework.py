@@ -1,0 +1,35 @@
+"""One import for the suites beside this file."""
+
+from perfclaims import (
+    AccuracyDrop,
+    Claim,
+    Implementation,
+    OutputsMatch,
+    Overhead,
+    PerformanceComparator,
+    PerformanceTestSuite,
+    ScalingExponent,
+    ScientificTimer,
+    SizeRatio,
+    Speedup,
+    Value,
+    Verdict,
+    WorkloadGenerator,
+)
+
+__all__ = [
+    "AccuracyDrop",
+    "Claim",
+    "Implementation",
+    "OutputsMatch",
+    "Overhead",
+    "PerformanceComparator",
+    "PerformanceTestSuite",
+    "ScalingExponent",
+    "ScientificTimer",
+    "SizeRatio",
+    "Speedup",
+    "Value",
+    "Verdict",
+    "WorkloadGenerator",
+]

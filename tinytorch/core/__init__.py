@@ -1,0 +1,1 @@
+"""Tensors and what models are made of."""
