@@ -191,7 +191,7 @@ def _machine_times(stat: str | None) -> tuple[float | None, float | None]:
     last two are within user and nice. Sandboxes that count nothing show zeros, which is not an idle machine.
     """
     label, *fields = (stat or "").partition("\n")[0].split() or [""]
-    if label != "cpu" or len(fields) < 8 or not all(f.isascii() and f.isdigit() for f in fields):  # noqa: PLR2004
+    if label != "cpu" or len(fields) < 8 or not all(f.isascii() and f.isdigit() for f in fields):
         return None, None
     user, nice, system, idle, _, irq, softirq, steal = (int(field) for field in fields[:8])
     busy = user + nice + system + irq + softirq

@@ -124,7 +124,7 @@ def missing_cpu_flags(required: Iterable[str]) -> tuple[str, ...] | None:
         ValueError: `required` is a single string.
     """
     if isinstance(required, str):
-        raise ValueError(  # noqa: TRY004 - wrong arguments are ValueErrors here
+        raise ValueError(
             f"`required` must hold names of CPU flags, got the string {required!r}; write ({required!r},)"
         )
     wanted = tuple(required)
@@ -212,20 +212,20 @@ def _cores() -> dict[str, int | None]:
 
 
 def _physical_cores() -> int | None:
-    import psutil  # noqa: PLC0415
+    import psutil
 
     return psutil.cpu_count(logical=False)
 
 
 def _memory() -> dict[str, int | None]:
-    import psutil  # noqa: PLC0415
+    import psutil
 
     memory = psutil.virtual_memory()
     return {"total_bytes": memory.total, "available_bytes": memory.available}
 
 
 def _thread_pools() -> list[dict[str, Any]]:
-    import threadpoolctl  # noqa: PLC0415
+    import threadpoolctl
 
     return list(threadpoolctl.threadpool_info())
 
@@ -275,7 +275,7 @@ def _clock() -> dict[str, float | int | None]:
 
 
 def _version(library: str) -> str:
-    from importlib import metadata  # noqa: PLC0415
+    from importlib import metadata
 
     return metadata.version(library)
 

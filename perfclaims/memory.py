@@ -55,9 +55,7 @@ def peak_memory(func: Callable[..., object], *args: Any, **kwargs: Any) -> PeakM
         RuntimeError: `func` stopped tracemalloc.
     """
     if not callable(func):
-        raise ValueError(  # noqa: TRY004 - wrong arguments are ValueErrors here
-            f"`func` must be callable, got {func!r}; pass its arguments after it"
-        )
+        raise ValueError(f"`func` must be callable, got {func!r}; pass its arguments after it")
     gc.collect()
     with _tracing() as warning:
         start, _ = tracemalloc.get_traced_memory()

@@ -60,13 +60,13 @@ class WorkloadGenerator:
         """Draw flattened grey images, four in five pixels background, with random labels.
 
         Returns:
-            images, float32 of shape (batch_size, features), 0 or within (0, 1];
+            images, float32 of shape (batch_size, features), from 0 to 1;
             labels, int64 of shape (batch_size,), each of the classes equally likely.
         """
         _require_positive(batch_size=batch_size, features=features, classes=classes)
         rng = self._stream("mlp_batch")
-        brightness = np.float32(1.0) - rng.random((batch_size, features), dtype=np.float32)
-        images = brightness * (rng.random((batch_size, features), dtype=np.float32) >= _BACKGROUND)
+        images = rng.random((batch_size, features), dtype=np.float32)
+        images *= rng.random((batch_size, features), dtype=np.float32) >= _BACKGROUND
         return images, rng.integers(classes, size=batch_size, dtype=np.int64)
 
     def image_batch_workload(self, batch_size: int, channels: int, height: int, width: int) -> Float32:

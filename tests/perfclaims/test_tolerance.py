@@ -57,7 +57,7 @@ def test_relative_l2_is_the_ratio_of_norms_at_any_scale(noise, expected, exponen
     # Rounding of expected + noise itself moves the ratio by about 1e-13.
     assert found.relative_l2 == pytest.approx(planted, rel=1e-6, abs=1e-12)
     if abs(planted - 0.1) > 1e-9:
-        assert found.accepted is (planted < 0.1)
+        assert found.accepted is bool(planted < 0.1)
 
 
 def test_relative_l2_ignores_rtol_and_atol():
@@ -82,7 +82,13 @@ def test_a_relative_l2_of_zero_accepts_only_what_is_equal():
 
 def test_a_difference_beyond_float64_never_passes():
     huge = np.array([1.7e308])
-    for tolerance in (Tolerance(), HALF, Tolerance(rtol=10.0), Tolerance(atol=1e308), Tolerance(relative_l2=10.0)):
+    for tolerance in (
+        Tolerance(),
+        HALF,
+        Tolerance(rtol=10.0),
+        Tolerance(atol=1e308),
+        Tolerance(relative_l2=10.0),
+    ):
         found = difference(huge, -huge, tolerance)
         assert not found.accepted
         assert found.largest is None

@@ -169,6 +169,24 @@ def test_each_kernel_visits_the_second_matrix_in_the_order_it_is_named_for(body,
     assert b.reads[:5] == first_reads_of_b
 
 
+@pytest.mark.parametrize(
+    ("name", "further", "body", "handed_over"),
+    [
+        ("ijk", (), loops._ijk, ()),
+        ("ikj", (), loops._ikj, ()),
+        ("blocked", (), loops._blocked, (64,)),
+        ("blocked", (5,), loops._blocked, (5,)),
+    ],
+)
+def test_each_function_runs_the_kernel_it_is_named_for_and_hands_it_the_block_size(
+    monkeypatch, name, further, body, handed_over
+):
+    ran = []
+    monkeypatch.setattr(loops, "_ready", lambda body: lambda a, b, out, *rest: ran.append((body, rest)))
+    KERNELS[name](np.ones((2, 2)), np.ones((2, 2)), *further)
+    assert ran == [(body, handed_over)]
+
+
 def test_without_numba_the_kernels_say_what_to_install_and_the_reference_still_works(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setattr(
@@ -209,8 +227,9 @@ def test_after_compiling_all_kernels_no_compiling_is_expected(monkeypatch):
     assert not loops.compiling_expected()
 
 
-def test_in_a_new_process_compiling_is_expected_unless_every_kernel_is_in_the_cache(monkeypatch):
+def test_compiling_is_expected_while_a_kernel_is_neither_loaded_nor_in_the_cache(monkeypatch):
     loops._ready.cache_clear()
+    loops._ready(loops._ikj)
     monkeypatch.setattr(loops, "in_cache", lambda body: body is not loops._blocked)
     assert loops.compiling_expected()
     monkeypatch.setattr(loops, "in_cache", lambda body: True)
