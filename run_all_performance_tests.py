@@ -1,5 +1,6 @@
 """The main job: audits every claim in tests/performance and archives the samples in validation_results."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ ROOT = Path(__file__).resolve().parent
 if __name__ == "__main__":
     sys.exit(
         main(
-            program="python run_all_performance_tests.py",
+            program=f"python {shlex.quote(sys.argv[0])}",
             paths=[ROOT / "tests" / "performance"],
             output_dir=ROOT / "validation_results",
         )

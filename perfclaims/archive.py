@@ -1,27 +1,25 @@
-"""The run file: created exclusively, written atomically, checked when read, judged again from itself."""
+"""The run file: created exclusively, written atomically, judged again from itself."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from perfclaims.codec import DecodeError
+from perfclaims.document import SCHEMA, ArchiveError, read_run
 from perfclaims.records import read_claim, read_evidence, result_record
-from perfclaims.results import ClaimResult, ModuleResult
+from perfclaims.results import ClaimResult, ModuleResult, run_verdict
 
-SCHEMA = "perfclaims/run/1"
+__all__ = ["SCHEMA", "ArchiveError", "Rejudged", "RunFile", "read_run", "rejudge"]
+
 # A second run within the same second gets `_2`; nobody starts this many.
 _MOST_IN_A_SECOND = 1000
-
-
-class ArchiveError(Exception):
-    """A run file that cannot be written or read; one sentence that names the file and what to do."""
 
 
 class RunFile:
@@ -43,7 +41,7 @@ class RunFile:
             for number in range(1, _MOST_IN_A_SECOND):
                 path = folder / f"validation_{stamp}{'' if number == 1 else f'_{number}'}.json"
                 try:
-                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
                 except FileExistsError:
                     continue
                 return path
@@ -58,27 +56,32 @@ class RunFile:
         """Replace the content in one step: a reader sees the old document or the new one, never half of it.
 
         Raises:
-            ArchiveError: no space, say; what was written before is still there.
+            ArchiveError: no space, say, or something that strict JSON cannot hold; what was written before is
+                still there.
         """
         temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp")
         try:
             text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.write("\n")
+            with temporary.open("wb") as file:
+                # File names that are no UTF-8 reach messages as lone surrogates: those become JSON escapes.
+                file.write(text.encode("utf-8", "backslashreplace"))
+                file.write(b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:
+            problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise ArchiveError(
-                f"cannot write '{self.path}': {error.strerror or error}; it holds what was written before"
+                f"cannot write '{self.path}': {problem}; it holds what was written before"
             ) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the file, when nothing was measured after all."""
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,51 +91,6 @@ class Rejudged:
     modules: tuple[ModuleResult, ...]
     differences: tuple[str, ...]
     interrupted: bool
-
-
-def read_run(path: Path) -> dict[str, Any]:
-    """The document in a run file, checked against the schema.
-
-    Raises:
-        ArchiveError: it cannot be read, is damaged, or is of another kind or version.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except OSError as error:
-        raise ArchiveError(f"cannot read '{path}': {error.strerror or error}") from None
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        detail = "it is empty" if path.stat().st_size == 0 else str(error)
-        raise ArchiveError(f"'{path}' is no run file, or damaged: {detail}") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise ArchiveError(f"'{path}' is not of the format {SCHEMA!r}: its schema is {found!r}")
-    problem = schema_problem(document)
-    if problem is not None:
-        raise ArchiveError(f"'{path}' is damaged: {problem}")
-    return document
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of run files."""
-    text = resources.files("perfclaims").joinpath("schema/run-1.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
-
-
-def schema_problem(document: dict[str, Any]) -> str | None:
-    """What the schema finds wrong with a document, with its place; None when nothing."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(schema()).iter_errors(document))
-    if error is None:
-        return None
-    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path).lstrip(".")
-    return f"{place or 'the document'}: {error.message[:200]}"
 
 
 def rejudge(path: Path) -> Rejudged:
@@ -157,37 +115,55 @@ def rejudge(path: Path) -> Rejudged:
             )
     except DecodeError as error:
         raise ArchiveError(f"'{path}' is damaged: {error}") from None
-    if not document["interrupted"]:
-        differences += _verdict_differences(document, modules)
+    except (ArithmeticError, ValueError) as error:
+        raise ArchiveError(f"'{path}' cannot be judged again: {error}") from None
+    differences += _verdict_differences(document, modules)
     return Rejudged(tuple(modules), tuple(differences), document["interrupted"])
 
 
 def _verdict_differences(document: dict[str, Any], modules: list[ModuleResult]) -> list[str]:
-    from perfclaims.results import run_verdict
-
-    pairs = [
-        (f"module {m.module}", r["verdict"], m.verdict)
-        for r, m in zip(document["modules"], modules, strict=True)
+    said = [
+        (f"module {module.module}", record["verdict"], module.verdict)
+        for record, module in zip(document["modules"], modules, strict=True)
+        # In an interrupted run some modules were not finished.
+        if record["verdict"] is not None or not document["interrupted"]
     ]
-    pairs.append(("the run", document["verdict"], run_verdict(modules)))
-    return [f"{name}: the file says {old}, its evidence says {new}" for name, old, new in pairs if old != new]
+    if not document["interrupted"]:
+        said.append(("the run", document["verdict"], run_verdict(modules)))
+    return [
+        f"{name}: the file says {old or 'no verdict'}, its evidence says {new or 'no verdict'}"
+        for name, old, new in said
+        if old != new
+    ]
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Where a claim's record does not say what its evidence says."""
-    name = old["id"]
     found = [
-        f"{name}: the file says {key} {old[key]}, its evidence says {new[key]}"
+        f"{old['id']}: the file says {_said(key, old[key])}, its evidence says {_said(key, new[key])}"
         for key in ("verdict", "reasons")
         if old[key] != new[key]
     ]
     for before, after in zip(old["criteria"], new["criteria"], strict=True):
-        for key in ("outcome", "estimate", "low", "high"):
-            if not _same(before[key], after[key]):
-                found.append(
-                    f"{name}: the file says {key} {before[key]} for {before['kind']}, its evidence says {after[key]}"
-                )
+        found += [
+            f"{old['id']}, {before['kind']}: the file says {_said(key, before[key])}, "
+            f"its evidence says {_said(key, after[key])}"
+            for key in ("outcome", "estimate", "low", "high")
+            if not _same(before[key], after[key])
+        ]
+        if [f["outcome"] for f in before["findings"]] != [f["outcome"] for f in after["findings"]]:
+            found.append(
+                f"{old['id']}, {before['kind']}: the file lists other findings than its evidence gives"
+            )
     return found
+
+
+def _said(key: str, value: Any) -> str:
+    if key == "verdict":
+        return str(value)
+    if key == "reasons":
+        return f"for the reasons {', '.join(value)}" if value else "for no reason"
+    return f"{key} {'none' if value is None else value}"
 
 
 def _same(old: Any, new: Any) -> bool:

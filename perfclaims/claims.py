@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from perfclaims.criteria import Criterion, is_number
+from perfclaims.criteria import Criterion, is_number, plain
 from perfclaims.evidence import Threads
 
 Status = Literal["asserted", "audited"]
@@ -55,6 +55,8 @@ class Claim:
         if not self.statement.strip():
             raise ValueError(f"`statement` of claim {self.id!r} is empty; say what is claimed")
         object.__setattr__(self, "criteria", self._checked_criteria())
+        if not isinstance(self.slow, bool):
+            raise ValueError(f"`slow` of claim {self.id!r} must be True or False, got {self.slow!r}")
         if self.status not in ("asserted", "audited"):
             raise ValueError(
                 f"`status` of claim {self.id!r} must be 'asserted' or 'audited', got {self.status!r}"
@@ -66,17 +68,21 @@ class Claim:
                 raise ValueError(
                     f"`{name}` of claim {self.id!r} must be a positive number or None, got {value!r}"
                 )
-        if isinstance(self.requires, str) or not all(
-            isinstance(r, str) or callable(r) for r in self.requires
-        ):
+            object.__setattr__(self, name, plain(value))
+        object.__setattr__(self, "requires", self._checked_requirements())
+
+    def _checked_requirements(self) -> tuple[Requirement, ...]:
+        given = self.requires
+        listed = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+        if isinstance(given, str) or not all(isinstance(r, str) or callable(r) for r in listed):
             raise ValueError(
-                f"`requires` of claim {self.id!r} must be a tuple of CPU flags or callables, got {self.requires!r}"
+                f"`requires` of claim {self.id!r} must be a tuple of CPU flags or callables, got {given!r}"
             )
-        object.__setattr__(self, "requires", tuple(self.requires))
+        return tuple(listed)
 
     def _checked_criteria(self) -> tuple[Criterion, ...]:
-        given = self.criteria
-        criteria = (given,) if isinstance(given, Criterion) else tuple(given)
+        given: object = self.criteria
+        criteria = tuple(given) if isinstance(given, Iterable) else (given,)
         if not criteria:
             raise ValueError(
                 f"claim {self.id!r} has no criteria: say what would make it true, e.g. Speedup(at_least=2)"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 import types
 import typing
-import zlib
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-T = TypeVar("T")
+from perfclaims.packing import PackingError, pack, unpack
+
+# Of a value in a message.
+_MOST_SHOWN = 80
 
 
 class DecodeError(ValueError):
@@ -42,12 +43,15 @@ def encode(value: object) -> Any:
 def decode(wanted: Any, data: Any, where: str = "") -> Any:
     """Build a value of the annotated type `wanted` from what `encode` made.
 
+    Args:
+        where: the place of `data`, for messages.
+
     Raises:
         DecodeError: data of another shape, naming the place.
     """
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is np.ndarray or wanted is np.ndarray:
-        return unpack(data, where)
+    if origin is np.ndarray:
+        return _decode_array(arguments, data, where)
     if origin in (typing.Union, types.UnionType):
         return _decode_union(arguments, data, where)
     if origin is tuple:
@@ -57,36 +61,44 @@ def decode(wanted: Any, data: Any, where: str = "") -> Any:
     if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
         return _decode_dataclass(wanted, data, where)
     if isinstance(wanted, type) and issubclass(wanted, Enum):
-        try:
-            return wanted(data)
-        except ValueError:
-            _fail(where, f"a {wanted.__name__}", data)
-    if wanted is float and isinstance(data, int | float) and not isinstance(data, bool):
-        return float(data)
+        known = {member.value: member for member in wanted}
+        return known[data] if isinstance(data, str) and data in known else _fail(where, wanted.__name__, data)
+    if wanted is float and type(data) is int:
+        return _as_float(data, where)
     if isinstance(wanted, type) and type(data) is wanted:
         return data
     return _fail(where, getattr(wanted, "__name__", str(wanted)), data)
 
 
-def _decode_dataclass(wanted: type[T], data: Any, where: str) -> T:
+def _decode_dataclass(wanted: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         _fail(where, f"an object for {wanted.__name__}", data)
-    hints = _hints(wanted)  # type: ignore[arg-type]
-    fields = [f.name for f in dataclasses.fields(wanted)]  # type: ignore[arg-type]
-    missing = [name for name in fields if name not in data]
+    hints = _hints(wanted)
+    names = [f.name for f in dataclasses.fields(wanted)]
+    missing = [name for name in names if name not in data]
     if missing:
         _fail(where, f"the field {missing[0]!r} of {wanted.__name__}", sorted(data))
+    fields = {name: decode(hints[name], data[name], f"{where}.{name}") for name in names}
     try:
-        return wanted(**{name: decode(hints[name], data[name], f"{where}.{name}") for name in fields})
-    except DecodeError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise DecodeError(f"{where or 'the data'}: {error}") from None
+        return wanted(**fields)
+    except ValueError as error:
+        raise DecodeError(f"{_place(where)}: {error}") from None
 
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
+
+
+def _decode_array(arguments: tuple[Any, ...], data: Any, where: str) -> Any:
+    (scalar,) = typing.get_args(arguments[1])
+    try:
+        values = unpack(data)
+    except PackingError as error:
+        raise DecodeError(f"{_place(where)}: {error}") from None
+    if values.dtype != np.dtype(scalar):
+        _fail(where, f"values of type {np.dtype(scalar)}", str(values.dtype))
+    return values
 
 
 def _decode_union(options: tuple[Any, ...], data: Any, where: str) -> Any:
@@ -95,26 +107,23 @@ def _decode_union(options: tuple[Any, ...], data: Any, where: str) -> Any:
     options = tuple(o for o in options if o is not type(None))
     tagged = {o.kind: o for o in options if isinstance(getattr(o, "kind", None), str)}
     if tagged:
-        kind = data.get("kind") if isinstance(data, dict) else None
-        return (
-            decode(tagged[kind], data, where)
-            if kind in tagged
-            else _fail(where, f"a kind of {set(tagged)}", kind)
-        )
-    for option in options:
+        kind = data.get("kind") if isinstance(data, dict) else data
+        if not isinstance(kind, str) or kind not in tagged:
+            _fail(where, f"a kind among {', '.join(sorted(tagged))}", kind)
+        return decode(tagged[kind], data, where)
+    for option in options[:-1]:
         try:
             return decode(option, data, where)
         except DecodeError:
-            if option is options[-1]:
-                raise
-    return _fail(where, str(options), data)
+            continue
+    return decode(options[-1], data, where)
 
 
 def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(data, list):
         _fail(where, "a list", data)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+        arguments = (arguments[0],) * len(data)
     if len(data) != len(arguments):
         _fail(where, f"{len(arguments)} items", data)
     return tuple(
@@ -122,47 +131,19 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
     )
 
 
-def _fail(where: str, expected: str, got: object) -> Any:
-    shown = repr(got)
-    raise DecodeError(f"{where.lstrip('.') or 'the data'}: expected {expected}, got {shown[:80]}")
-
-
-def pack(values: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """A one-dimensional array of booleans or integers of zero or more, as compressed text.
-
-    The values are written as the smallest unsigned type that holds them, little-endian, all lowest bytes
-    first, then all second bytes and so on (durations differ in their low bytes only, so that the rest
-    compresses to nothing), then zlib, then base64.
-    """
-    if values.ndim != 1 or values.dtype.kind not in "biu" or (values.size and int(values.min()) < 0):
-        raise ValueError(
-            f"only flat arrays of integers of zero or more are packed, got {values.dtype} {values.shape}"
-        )
-    small = np.min_scalar_type(int(values.max()) if values.size else 0).newbyteorder("<")
-    narrow = np.ascontiguousarray(values.astype(small))
-    planes = narrow.view(np.uint8).reshape(len(values), narrow.itemsize).T
-    text = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")
-    return {
-        "type": "bool" if values.dtype.kind == "b" else "int",
-        "width": narrow.itemsize,
-        "length": len(values),
-        "data": text,
-    }
-
-
-def unpack(data: Any, where: str = "") -> np.ndarray[Any, Any]:
-    """The array that `pack` wrote: int64, or bool.
-
-    Raises:
-        DecodeError: the text is damaged or its length is not what it says.
-    """
+def _as_float(data: int, where: str) -> float:
     try:
-        width, length = int(data["width"]), int(data["length"])
-        raw = zlib.decompress(base64.b64decode(data["data"], validate=True))
-        if width not in (1, 2, 4, 8) or len(raw) != width * length:
-            raise ValueError(f"{len(raw)} bytes for {length} values of {width} bytes")
-        planes = np.frombuffer(raw, dtype=np.uint8).reshape(width, length)
-        values = np.ascontiguousarray(planes.T).view(f"<u{width}").reshape(length)
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise DecodeError(f"{where.lstrip('.') or 'the data'}: samples are damaged ({error})") from None
-    return values.astype(np.bool_ if data["type"] == "bool" else np.int64)
+        return float(data)
+    except OverflowError:
+        return _fail(where, "a number", data)
+
+
+def _fail(where: str, expected: str, got: object) -> typing.NoReturn:
+    shown = repr(got)
+    if len(shown) > _MOST_SHOWN:
+        shown = f"{shown[:_MOST_SHOWN]}..."
+    raise DecodeError(f"{_place(where)}: expected {expected}, got {shown}")
+
+
+def _place(where: str) -> str:
+    return where.lstrip(".") or "the data"

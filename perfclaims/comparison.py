@@ -15,7 +15,8 @@ from perfclaims.evidence import OutputCheck, Threads, Timing
 from perfclaims.implementation import Implementation, Inputs, as_implementation
 from perfclaims.instances import LocalSource
 from perfclaims.outputs import Tolerance
-from perfclaims.pairing import Pairing, PairingRun, as_samples
+from perfclaims.pairing import Pairing
+from perfclaims.pairing_run import PairingRun, as_samples
 from perfclaims.ratio import Ratio, analyse
 
 
@@ -65,8 +66,10 @@ def measure(
             seed=request.seed,
             time_left=request.time_left,
             on_pass=lambda run: request.on_progress(evidence(run)),
+            setting_up=conditions.setting_up,
         )
         run = pairing.run()
+        run.warn(*conditions.warnings())
         activity = activity_between(before, take_snapshot())
         busy = busy_warning(activity, threads=request.threads)
         run.warn(*([busy] if busy else []))

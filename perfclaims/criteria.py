@@ -7,27 +7,39 @@ Every criterion takes `label` (the piece of evidence it speaks of; None: all evi
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
+
+import numpy as np
 
 from perfclaims.outputs import Tolerance
 
 
-def positive(name: str, value: object, owner: str) -> float:
-    """Return `value` when it is a positive finite number, else raise a ValueError that names it."""
-    if not is_number(value) or value <= 0:  # type: ignore[operator]
-        raise ValueError(f"`{name}` of {owner} must be a positive number, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
-
-
-def is_number(value: object) -> bool:
-    """Whether `value` is a finite real number; booleans are not numbers here."""
-    if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, str):
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a finite real number of Python or NumPy; booleans are not numbers here."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         return False
     try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError):
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
         return False
+
+
+def positive(name: str, value: object, owner: str) -> float:
+    """Return `value` when it is a positive finite number, else raise a ValueError that names it."""
+    if not is_number(value) or value <= 0:
+        raise ValueError(f"`{name}` of {owner} must be a positive number, got {value!r}")
+    return float(value)
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar or a fraction as a number that JSON knows; other values as they are."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +56,13 @@ class Criterion:
     def __post_init__(self) -> None:
         if self.label is not None and (not isinstance(self.label, str) or not self.label):
             raise ValueError(f"`label` of {self.kind} must be a non-empty string or None, got {self.label!r}")
-        if self.gate not in (None, True, False):
+        if self.gate is not None and not isinstance(self.gate, bool):
             raise ValueError(f"`gate` of {self.kind} must be True, False or None, got {self.gate!r}")
         if self.always_gate and self.gate is False:
             raise ValueError(f"{self.kind} is always a gate, got gate=False; leave `gate` out")
         self.check()
+        for name in self.threshold_names:
+            object.__setattr__(self, name, plain(getattr(self, name)))
 
     @property
     def kind(self) -> str:
@@ -162,7 +176,8 @@ class AccuracyDrop(Criterion):
         """The bound is a fraction: positive and below 1."""
         if positive("at_most", self.at_most, self.kind) >= 1:
             raise ValueError(
-                f"`at_most` of AccuracyDrop must be a fraction below 1 (0.5 points are 0.005), got {self.at_most!r}"
+                "`at_most` of AccuracyDrop must be a fraction below 1 (0.5 points are 0.005), "
+                f"got {self.at_most!r}"
             )
 
 
@@ -239,11 +254,8 @@ class Value(Criterion):
         self._at_least_one_bound("at_least", "at_most", "equals")
         for bound in ("at_least", "at_most", "equals"):
             value = getattr(self, bound)
-            if (
-                value is not None
-                and not is_number(value)
-                and not (bound == "equals" and isinstance(value, bool))
-            ):
+            flag = bound == "equals" and isinstance(value, bool | np.bool_)
+            if value is not None and not flag and not is_number(value):
                 raise ValueError(f"`{bound}` of Value({self.name!r}) must be a finite number, got {value!r}")
         if self.equals is not None and (self.at_least is not None or self.at_most is not None):
             raise ValueError(f"Value({self.name!r}) takes `equals` or bounds, got both; declare two criteria")
@@ -252,7 +264,10 @@ class Value(Criterion):
                 f"Value({self.name!r}, equals=...) is always a gate, got gate=False; leave `gate` out"
             )
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
-            raise ValueError(f"`at_least` of Value({self.name!r}) must not exceed `at_most`")
+            raise ValueError(
+                f"`at_least` of Value({self.name!r}) must not exceed `at_most`, "
+                f"got {self.at_least} and {self.at_most}"
+            )
 
 
 KINDS: dict[str, type[Criterion]] = {

@@ -1,7 +1,11 @@
-"""What was measured for a claim: frozen values, complete enough to judge from without measuring again."""
+"""What was measured for a claim: frozen values, complete enough to judge from without measuring again.
+
+Values that do not fit together are refused with a ValueError: evidence may come from a file.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 from perfclaims.activity import Activity
 from perfclaims.codes import Reason
 from perfclaims.outputs import OutputComparison, Tolerance
+from perfclaims.statistics import MOST_SIGNED_RANKS, check_confidence
 
 Threads = int | Literal["all"]
 
@@ -29,6 +34,9 @@ class PairedSamples:
     optimized_first: NDArray[np.bool_]
     baseline_ns: NDArray[np.int64]
     optimized_ns: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        _equally_long(self, "instance", "optimized_first", "baseline_ns", "optimized_ns")
 
     def __len__(self) -> int:
         return len(self.instance)
@@ -93,6 +101,23 @@ class PairingPlan:
     budget_s: float
     pair_ns: float
 
+    def __post_init__(self) -> None:
+        for name in ("baseline_calls", "optimized_calls", "group_size", "instances"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` of a plan must be at least 1, got {getattr(self, name)}")
+        if self.instances > MOST_SIGNED_RANKS:
+            raise ValueError(
+                f"`instances` of a plan must be at most {MOST_SIGNED_RANKS}, got {self.instances}"
+            )
+        check_confidence(self.confidence)
+        looked = self.looks == 0 or (self.looks > 0 and 0 < 1 - self.look_alpha < 1)
+        if not looked or not 0 < 1 - self.final_alpha < 1:
+            raise ValueError(
+                f"{self.looks} looks at {self.look_alpha:g} must leave something of {1 - self.confidence:g}"
+            )
+        if not all(0 < threshold < math.inf for threshold in self.thresholds):
+            raise ValueError(f"`thresholds` of a plan must be positive and finite, got {self.thresholds}")
+
     @property
     def final_alpha(self) -> float:
         """What the early looks leave for the final interval."""
@@ -129,10 +154,24 @@ class Timing:
     activity: Activity | None = None
     warnings: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if min(self.last_calls) < 1:
+            raise ValueError(f"`last_calls` must be at least 1, got {self.last_calls}")
+        if self.decided_early and self.plan.looks == 0:
+            raise ValueError("`decided_early` needs a plan with looks, got one without")
+        for samples in (self.samples, self.last_round):
+            if samples is not None:
+                _within("instance", samples.instance, self.plan.instances)
+
     @property
     def checks(self) -> tuple[OutputCheck, ...]:
         """Outputs compared, one check for each tolerance."""
         return self.outputs
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its last round, or to a reason not to go on."""
+        return self.last_round is not None or self.arguments_changed is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +194,12 @@ class Sizes:
     baseline: int
     optimized: int
 
+    def __post_init__(self) -> None:
+        if min(self.baseline, self.optimized) < 1:
+            raise ValueError(
+                f"`baseline` and `optimized` must be positive, got {self.baseline} and {self.optimized}"
+            )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
@@ -165,6 +210,11 @@ class Outcomes:
     label: str | None
     baseline: NDArray[np.bool_]
     optimized: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        _equally_long(self, "baseline", "optimized")
+        if len(self.baseline) == 0:
+            raise ValueError("`baseline` and `optimized` must hold at least one outcome, got none")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,10 +242,27 @@ class Scaling:
     elapsed_s: float
     warnings: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _equally_long(self, "instance", "size_index", "duration_ns")
+        _within("instance", self.instance, self.instances)
+        _within("size_index", self.size_index, len(self.sizes))
+        check_confidence(self.confidence)
+        if len(set(self.sizes)) < 2 or not all(0 < size < math.inf for size in self.sizes):
+            raise ValueError(f"`sizes` must be two or more different positive numbers, got {self.sizes}")
+        if len(self.calls) != len(self.sizes) or min(self.calls) < 1:
+            raise ValueError(f"`calls` must be a positive number for every size, got {self.calls}")
+        if self.instances > MOST_SIGNED_RANKS:
+            raise ValueError(f"`instances` must be at most {MOST_SIGNED_RANKS}, got {self.instances}")
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A named number, exact unless it has an interval; `successes` and `trials` where it is a rate."""
+    """A named number, exact unless it has an interval.
+
+    Attributes:
+        low, high: one of them alone leaves the other end open.
+        successes, trials: of a rate, whose interval follows from them at `confidence`.
+    """
 
     kind: ClassVar[str] = "value"
 
@@ -207,6 +274,25 @@ class Number:
     high: float | None = None
     successes: int | None = None
     trials: int | None = None
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        if not math.isfinite(self.number) or not low <= self.number <= high:
+            raise ValueError(
+                f"`number` of {self.name!r} must be finite and within its interval, got {self.number} "
+                f"in [{self.low}, {self.high}]"
+            )
+        if (self.successes is None) != (self.trials is None):
+            raise ValueError(f"`successes` and `trials` of {self.name!r} go together, got one of them")
+        if self.successes is not None and self.trials is not None:
+            check_confidence(self.confidence)
+            if not 0 <= self.successes <= self.trials or self.trials < 1:
+                raise ValueError(
+                    f"`successes` of {self.name!r} must lie between 0 and `trials` (={self.trials}), "
+                    f"got {self.successes}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +336,15 @@ class Evidence:
     cpu_feature_missing: bool = False
     not_run: str | None = None
     notes: tuple[str, ...] = field(default=())
+
+
+def _equally_long(owner: object, *names: str) -> None:
+    shapes = [getattr(owner, name).shape for name in names]
+    if any(len(shape) != 1 for shape in shapes) or len(set(shapes)) > 1:
+        listed = ", ".join(f"`{name}`" for name in names)
+        raise ValueError(f"{listed} must have one shape (n,), got {', '.join(map(str, shapes))}")
+
+
+def _within(name: str, values: NDArray[np.int64], count: int) -> None:
+    if len(values) and (values.min() < 0 or values.max() >= count):
+        raise ValueError(f"`{name}` must lie between 0 and {count - 1}, got {values.min()} to {values.max()}")

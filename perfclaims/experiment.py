@@ -87,10 +87,15 @@ class Experiment:
         self._settings = settings
         self._listener: Listener = listener or Silent()
         self._time_left = time_left
-        self.pieces: list[Piece] = []
+        self._pieces: list[Piece] = []
         self.preset = settings.preset.name
         self.workloads = WorkloadGenerator(settings.seed)
         self.rng = np.random.default_rng([settings.seed, zlib.crc32(claim.id.encode())])
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The evidence so far, in the order in which it was measured."""
+        return tuple(self._pieces)
 
     def time(
         self,
@@ -175,6 +180,7 @@ class Experiment:
     ) -> None:
         """A named number, exact unless an interval is given, for Value."""
         with self._wanted(Number, label, name):
+            _check_text("name", name)
             for argument, value in (("number", number), ("low", low), ("high", high)):
                 if (
                     not is_number(value)
@@ -193,6 +199,7 @@ class Experiment:
     def rate(self, name: str, successes: int, trials: int, label: str | None = None) -> None:
         """A named share of trials with its exact binomial interval, for Value."""
         with self._wanted(Number, label, name):
+            _check_text("name", name)
             found = binomial_interval(successes, trials, self._settings.confidence)
             number = Number(
                 label, name, found.estimate, None, found.low, found.high, int(successes), int(trials)
@@ -201,11 +208,13 @@ class Experiment:
 
     def announce(self, text: str) -> None:
         """Tell the person who waits that something long is about to start, and how long it takes."""
+        _check_text("text", text)
         self._listener.on_announcement(text)
 
     def not_applicable(self, reason: str) -> None:
         """End the claim here: it cannot apply on this machine. Possible until something is measured."""
-        if self.pieces:
+        _check_text("reason", reason)
+        if self._pieces:
             raise ValueError(
                 "not_applicable must come before anything is measured, or results could be hidden"
             )
@@ -215,14 +224,14 @@ class Experiment:
     def _wanted(self, kind: type[Piece], label: str | None, name: str | None = None) -> Iterator[None]:
         """What was asked for and failed stays on record, also when the claim's function goes on."""
         title = " ".join([kind.kind, *(repr(part) for part in (name, label) if part is not None)])
-        if label is not None and (not isinstance(label, str) or not label):
-            raise ValueError(f"`label` must be a non-empty string or None, got {label!r}")
-        if any(self._same(piece, kind, label, name) for piece in self.pieces):
+        if any(self._same(piece, kind, label, name) for piece in self._pieces):
             raise ValueError(f"{title} was measured already; give each piece a `label` of its own")
         try:
+            if label is not None:
+                _check_text("label", label)
             yield
         except Exception as error:
-            self._keep(Missing(label, title, describe_error(error)))
+            self._keep(Missing(label if isinstance(label, str) else None, title, describe_error(error)))
             raise
 
     @staticmethod
@@ -230,7 +239,7 @@ class Experiment:
         return isinstance(piece, kind) and piece.label == label and getattr(piece, "name", None) == name
 
     def _keep(self, piece: Piece) -> None:
-        self.pieces.append(piece)
+        self._pieces.append(piece)
         self._listener.on_piece(piece)
 
     def _tolerances(self, label: str | None) -> tuple[Tolerance, ...]:
@@ -258,6 +267,11 @@ def deciding_speedups(claim: Claim, label: str | None) -> tuple[float, ...]:
                 return ()
             found.add(1 / (1 + criterion.at_most))
     return tuple(sorted(found))
+
+
+def _check_text(argument: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"`{argument}` must be a non-empty string, got {value!r}")
 
 
 def describe_error(error: BaseException) -> str:

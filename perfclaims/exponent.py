@@ -29,4 +29,7 @@ def exponent_interval(scaling: Scaling) -> Interval:
 
 def _typical(scaling: Scaling, instance: int, index: int) -> float:
     chosen = scaling.duration_ns[(scaling.instance == instance) & (scaling.size_index == index)]
-    return float(np.median(chosen)) / scaling.calls[index] if len(chosen) else math.nan
+    if not len(chosen):
+        return math.nan
+    # A clock that did not move must not make a logarithm infinite.
+    return max(float(np.median(chosen)) / scaling.calls[index], 1e-3)

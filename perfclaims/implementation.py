@@ -20,6 +20,10 @@ class Implementation:
         name: shown in reports.
         build: called as `build(rng)`, returns the callable to be timed, with data of its own. Both sides of
             an instance get generators with the same seed, so that they can make the same weights.
+        rebuildable: False where `build` returns the same callable each time; `of` sets it.
+
+    Raises:
+        ValueError: a name that is no name, or a `build` that cannot be called.
     """
 
     name: str

@@ -124,8 +124,9 @@ def _object_shape(node: Node) -> tuple[int, ...] | None:
 
 def _values(expected: PlainNode, actual: PlainNode, path: str) -> Finding:
     left, right = expected.value, actual.value
-    same = type(left) is type(right) and (left == right if type(left) in EQUAL_BY_VALUE else left is right)
-    if same:
+    # By value only what is of one built-in type: any other could answer for both.
+    by_value = type(left) is type(right) and type(left) in EQUAL_BY_VALUE
+    if left == right if by_value else left is right:
         return Finding(leaves(expected))
     return Finding(1, 1, path, detail=f"{at(path)}: {_expected_and_got(_text(left), _text(right))}")
 

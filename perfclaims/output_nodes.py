@@ -58,7 +58,7 @@ def array_node(values: NDArray[Any], *, adapts: bool = False, mask: NDArray[np.b
     """Return the node of a base ndarray without objects; a single string is a plain value."""
     if values.ndim == 0 and values.dtype.kind in "UST":
         return PlainNode(values.item())
-    return ArrayNode(values, adapts, mask if mask is not None and mask.any() else None)
+    return ArrayNode(values, adapts, mask)
 
 
 def rows(node: ArrayNode) -> Iterator[Node]:

@@ -151,14 +151,13 @@ class _Maker:
         return node
 
     def sequence_again(self, value: SequenceNode, depth: int) -> Node:
-        items = _Maker(self.copy, may_read=False).tuple_(value.items, depth).items
-        return SequenceNode(items, value.shape)
+        return SequenceNode(self.tuple_(value.items, depth).items, value.shape)
 
     def mapping_again(self, value: MappingNode, depth: int) -> Node:
-        return _Maker(self.copy, may_read=False).mapping(value.entries, depth)
+        return self.mapping(value.entries, depth)
 
     def plain_again(self, value: PlainNode, depth: int) -> Node:
-        return _Maker(self.copy, may_read=False).node(value.value, depth + 1)
+        return self.node(value.value, depth + 1)
 
     def unreadable_again(self, value: UnreadableNode, _depth: int) -> Node:
         return UnreadableNode(str(value.reason))

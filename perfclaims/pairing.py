@@ -6,66 +6,31 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from contextlib import AbstractContextManager, nullcontext
 
 from perfclaims import plan as planning
 from perfclaims.conditions import collect_if_piled_up
-from perfclaims.evidence import PairedSamples, PairingPlan
+from perfclaims.evidence import PairingPlan
 from perfclaims.instances import Instance, Side, Source
+from perfclaims.last_round import PAIRS_OF_SINGLE, LastRound
 from perfclaims.outputs import Tolerance
+from perfclaims.pairing_run import PairingRun
 from perfclaims.ratio import decided
 from perfclaims.tally import OutputTally
 
-# Calls this short are repeated to calibrate; samples this short are preceded by an untimed call on each visit,
-# because the instances visited in between have pushed their data out of the caches.
+# Calls this short are repeated to calibrate.
 _REPEAT_BELOW_NS = 20_000_000
+# Samples this short are preceded by an untimed one on each visit, because the instances visited in between have
+# pushed their data out of the caches.
 _WARM_BELOW_NS = 3_000_000
-# Untimed baseline calls that check a batched optimised side's other outputs, for this long per sample.
-_EXTRA_CHECKS_NS = 20_000_000
-# A single instance needs six pairs for an interval in the last round, too.
-_LAST_PAIRS_SINGLE = 8
+# A slow first call this many times slower than the second is no sample of what a call takes.
+_COLD = 1.5
+# The last round of slow calls is one pair, and perhaps a call of the baseline.
+_LAST_SLOW = 1.5
 # Of the time that is left, a third is kept for what cannot be foreseen.
 _TIME_MARGIN = 1.5
 
 _SIDES = ("baseline", "optimized")
-
-Row = tuple[int, bool, int, int]
-
-
-@dataclass
-class PairingRun:
-    """What a measurement has produced so far; filled pass by pass."""
-
-    plan: PairingPlan
-    tallies: Sequence[OutputTally]
-    first_call_ns: tuple[int, int]
-    rows: list[Row] = field(default_factory=list)
-    last_rows: list[Row] = field(default_factory=list)
-    last_calls: tuple[int, int] = (1, 1)
-    looks_taken: int = 0
-    decided_early: bool = False
-    stop_reason: str = "interrupted"
-    arguments_changed: str | None = None
-    warnings: list[str] = field(default_factory=list)
-    pairing_ns: int = 0
-    last_round_ns: int = 0
-
-    @property
-    def samples(self) -> PairedSamples:
-        """The timed pairs so far, in execution order."""
-        return as_samples(self.rows)
-
-    def warn(self, *messages: str) -> None:
-        """Keep each message once."""
-        self.warnings.extend(message for message in messages if message not in self.warnings)
-
-
-def as_samples(rows: Sequence[Row]) -> PairedSamples:
-    """Columns of (instance, optimized_first, baseline_ns, optimized_ns) rows."""
-    table = np.array(rows, dtype=np.int64).reshape(len(rows), 4)
-    return PairedSamples(table[:, 0], table[:, 1].astype(bool), table[:, 2], table[:, 3])
 
 
 class Pairing:
@@ -79,7 +44,9 @@ class Pairing:
         tolerances: under each of these the outputs are compared; none: they are not.
         seed: of order and coins.
         time_left: seconds until the caller must be done.
-        on_pass: called after every complete pass with the run so far, never while timing.
+        on_pass: called after every complete pass with the run so far, and after every pair of a slow first
+            pass; never while timing.
+        setting_up: entered around building, and around the first calls ever.
         clock: nanoseconds, monotonic; tests replace it.
     """
 
@@ -94,6 +61,7 @@ class Pairing:
         seed: int = 0,
         time_left: Callable[[], float] = lambda: math.inf,
         on_pass: Callable[[PairingRun], None] = lambda run: None,
+        setting_up: Callable[[], AbstractContextManager[None]] = nullcontext,
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._source = source
@@ -104,10 +72,16 @@ class Pairing:
         self._random = random.Random(f"pairs {seed}")  # noqa: S311 - coins of an experiment, not secrets
         self._time_left = time_left
         self._on_pass = on_pass
+        self._setting_up = setting_up
         self._clock = clock
         self._instances: list[Instance] = []
         self._position = 0
         self._slow = False
+        self._checks_count = False
+        self._warm = False
+        self._set_up_ns = 0
+        self._renewing_ns = 0
+        self._last_calls = (1, 1)
         self._run: PairingRun  # made when the first instance is calibrated
 
     def run(self) -> PairingRun:
@@ -127,35 +101,36 @@ class Pairing:
     # -- set-up ---------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Build the first instance, check it, calibrate on it, and lay out the rest."""
-        first = self._source.build(0)
-        self._instances.append(first)
-        first_call_ns, _, changed = self._check(first)
-        optimized_first, *durations = self._pair(first.baseline, first.optimized, 0)
-        self._slow = max(durations) > planning.SLOW_CALL_NS
-        call_ns = [self._calibrated(first, name, ns) for name, ns in zip(_SIDES, durations, strict=True)]
+        """Build the first instance, check it, and calibrate on it."""
+        with self._setting_up():
+            first = self._source.build(0)
+            self._instances.append(first)
+            first.batch(1, 1, planning.INSTANCES)
+            first_ns, _, changed = self._check(first)
+        # On other arguments than the first: an answer that is remembered would look like a quick call.
+        optimized_first, *second_ns = self._pair(first.baseline, first.optimized, 1)
+        both_ns = list(zip(first_ns, second_ns, strict=True))
+        self._slow = max(map(min, both_ns)) > planning.SLOW_CALL_NS
+        self._checks_count = self._slow and all(one < _COLD * two for one, two in both_ns)
+        call_ns = [self._calibrated(first, which, min(ns)) for which, ns in enumerate(both_ns)]
         calls = planning.calls_per_sample(*call_ns)
         pair_ns = calls[0] * call_ns[0] + calls[1] * call_ns[1]
-        plan = planning.make_plan(
-            calls,
-            pair_ns,
-            budget_s=self._budget_s,
-            rebuilt=self._source.rebuilt,
-            confidence=self._confidence,
-            thresholds=self._thresholds,
-            affordable_pairs=self._affordable_pairs(pair_ns),
-        )
-        self._run = PairingRun(plan, self._tallies, first_call_ns, arguments_changed=changed)
-        self._run.warn(*first.batch(*calls, plan.instances))
-        if self._slow:
-            self._keep_checked(0, first, optimized_first, durations)
+        self._warm = pair_ns / 2 < _WARM_BELOW_NS
+        plan = self._plan(calls, pair_ns)
+        self._run = PairingRun(plan, self._tallies, first_ns)
+        self._last_calls = planning.calls_in_last_round(calls, call_ns)
+        self._run.note_changed(changed)
+        self._batch(first)
+        if self._checks_count:
+            self._keep_checked(0, optimized_first, second_ns)
 
-    def _calibrated(self, instance: Instance, name: str, single_ns: int) -> float:
-        """Nanoseconds per call of one side: the least of three samples long enough for the clock."""
+    def _calibrated(self, instance: Instance, which: int, single_ns: int) -> float:
+        """Nanoseconds per call of one side: the least of some samples long enough for the clock."""
         if single_ns > _REPEAT_BELOW_NS:
             return single_ns
-        side: Side = getattr(instance, name)
-        least: float = min(single_ns, side.sample(0), side.sample(0))
+        side: Side = getattr(instance, _SIDES[which])
+        # A position of its own, where the other side cannot have left an answer.
+        least: float = min(single_ns, side.sample(2 + which))
         if least < planning.SAMPLE_NS / 2:
             # The clock itself takes part of so short a call: time many.
             calls = round(planning.SAMPLE_NS / max(least, 1))
@@ -163,25 +138,63 @@ class Pairing:
             least = min(side.sample(position) for position in range(3)) / calls
         return max(least, 0.1)
 
-    def _build_others(self) -> None:
-        run = self._run
-        for index in range(1, run.plan.instances):
-            instance = self._source.build(index)
-            self._instances.append(instance)
-            run.warn(*instance.batch(run.plan.baseline_calls, run.plan.optimized_calls, run.plan.instances))
-            durations, optimized_first, changed = self._check(instance)
-            run.arguments_changed = run.arguments_changed or changed
-            if self._slow:
-                self._keep_checked(index, instance, optimized_first, durations)
+    def _plan(
+        self, calls: tuple[int, int], pair_ns: float, affordable_pairs: float = math.inf
+    ) -> PairingPlan:
+        return planning.make_plan(
+            calls,
+            pair_ns,
+            budget_s=self._budget_s,
+            rebuilt=self._source.rebuilt,
+            confidence=self._confidence,
+            thresholds=self._thresholds,
+            affordable_pairs=min(affordable_pairs, self._affordable_pairs(pair_ns)),
+        )
 
-    def _keep_checked(
-        self, index: int, instance: Instance, optimized_first: bool, durations: Sequence[int]
-    ) -> None:
+    def _build_others(self) -> None:
+        for index in range(1, self._run.plan.instances):
+            scarce = self._scarce(index)
+            if scarce:
+                plan = self._run.plan
+                calls = plan.baseline_calls, plan.optimized_calls
+                self._run.plan = self._plan(calls, plan.pair_ns, affordable_pairs=index)
+                self._run.warn(f"{scarce} for {index} instances only, in place of {plan.instances}")
+                break
+            self._build_another(index)
+
+    def _scarce(self, index: int) -> str | None:
+        """What one more instance would take too much of, if anything."""
+        if not self._source.has_room():
+            return "there is memory"
+        pairs = 1 if self._checks_count else index + 1
+        needed_ns = self._set_up_ns + pairs * self._run.plan.pair_ns
+        return "there is time" if self._time_left() * 1e9 < _TIME_MARGIN * needed_ns else None
+
+    def _build_another(self, index: int) -> None:
+        start = self._clock()
+        with self._setting_up():
+            instance = self._source.build(index)
+        self._instances.append(instance)
+        self._batch(instance)
+        durations, optimized_first, changed = self._check(instance)
+        self._run.note_changed(changed)
+        if self._checks_count:
+            self._keep_checked(index, optimized_first, durations)
+            self._on_pass(self._run)
+        self._set_up_ns = self._clock() - start
+
+    def _batch(self, instance: Instance) -> None:
+        """Lay an instance out as planned; about as long takes it later to draw anew."""
+        plan, start = self._run.plan, self._clock()
+        self._run.warn(*instance.batch(plan.baseline_calls, plan.optimized_calls, planning.INSTANCES))
+        self._renewing_ns += self._clock() - start
+
+    def _keep_checked(self, index: int, optimized_first: bool, durations: Sequence[int]) -> None:
         """Slow calls are too dear to be made for an output check alone: they are an instance's first pair.
 
         A side whose samples are batches of calls is quick: it gets a sample of its own.
         """
-        plan = self._run.plan
+        plan, instance = self._run.plan, self._instances[index]
         baseline_ns, optimized_ns = durations
         if plan.baseline_calls > 1:
             baseline_ns = instance.baseline.sample(1)
@@ -197,7 +210,7 @@ class Pairing:
         for name in reversed(_SIDES) if optimized_first else _SIDES:
             side: Side = getattr(instance, name)
             durations[name], outputs[name] = side.call()
-            if changed is None and instance.arguments_changed():
+            if changed is None and instance.arguments_changed(first_only=True):
                 who = "baseline" if name == "baseline" else "optimised"
                 changed = f"the {who} implementation changed its arguments"
         for tally in self._tallies:
@@ -209,11 +222,11 @@ class Pairing:
     def _passes(self) -> None:
         """Complete passes over all instances until a look decides or the budget is used."""
         run, plan = self._run, self._run.plan
-        done = 1 if self._slow else 0
-        groups = 0 if self._slow else planning.first_pass_groups(plan)
+        done = 1 if self._checks_count else 0
+        groups = planning.first_pass_groups(plan) - done
         if not plan.rebuilt:
-            affordable = self._affordable_pairs(plan.pair_ns) / plan.group_size
-            groups = max(1 - done, int(min(groups or planning.fewest_groups(plan) - done, affordable)))
+            spare = self._spare_ns() / (plan.group_size * plan.pair_ns)
+            groups = max(1 - done, int(min(groups, spare)))
         while True:
             if groups:
                 self._pass(groups)
@@ -221,8 +234,7 @@ class Pairing:
             if self._look():
                 run.stop_reason = "decided early"
                 break
-            left = self._groups_left(done)
-            groups = planning.next_pass_groups(plan, done, run.looks_taken, left)
+            groups = planning.next_pass_groups(plan, done, run.looks_taken, self._groups_left(done))
             if groups == 0:
                 run.stop_reason = self._ending(done)
                 break
@@ -230,16 +242,11 @@ class Pairing:
         self._on_pass(run)
 
     def _pass(self, groups: int) -> None:
-        start = self._clock()
-        plan = self._run.plan
+        start, plan = self._clock(), self._run.plan
         order = self._random.sample(range(len(self._instances)), len(self._instances))
-        sample_ns = plan.pair_ns / 2
-        warm = plan.rebuilt and (
-            sample_ns < _WARM_BELOW_NS or (not self._run.rows and sample_ns < _REPEAT_BELOW_NS)
-        )
         for index in order:
             instance = self._instances[index]
-            if warm:
+            if self._warm and plan.rebuilt:
                 for side in self._random.sample((instance.baseline, instance.optimized), 2):
                     side.sample(self._position)
             self._visit(index, instance.baseline, instance.optimized, groups * plan.group_size)
@@ -252,7 +259,7 @@ class Pairing:
         self._position += pairs
 
     def _pair(self, baseline: Side, optimized: Side, position: int) -> tuple[bool, int, int]:
-        """One sample of each side, in the order of a fresh coin: alternation can fall in step with a scheduler."""
+        """One sample of each side, in the order of a fresh coin: a fixed one can fall in step with a scheduler."""
         if self._random.getrandbits(1):
             optimized_ns = optimized.sample(position)
             return True, baseline.sample(position), optimized_ns
@@ -269,95 +276,63 @@ class Pairing:
     def _groups_left(self, done: int) -> float:
         """Groups per instance that fit into what is left of budget and time."""
         group_ns = max(self._run.pairing_ns, 1) / done
-        budget_ns = self._budget_s * 1e9 - self._run.pairing_ns
-        time_ns = self._time_left() * 1e9 / _TIME_MARGIN - self._run.plan.pair_ns
-        return min(budget_ns, time_ns) / group_ns
+        return min(self._budget_s * 1e9 - self._run.pairing_ns, self._spare_ns()) / group_ns
+
+    def _spare_ns(self) -> float:
+        """Time for passes: what the last round does not need, and drawing before it and before the next pass."""
+        plan = self._run.plan
+        each = self._last_pairs() * (plan.instances if plan.rebuilt else PAIRS_OF_SINGLE)
+        last_ns = plan.pair_ns * (_LAST_SLOW if self._slow else each)
+        return self._time_left() * 1e9 / _TIME_MARGIN - 2 * self._renewing_ns - last_ns
+
+    def _last_pairs(self) -> float:
+        """Pairs that take as long as one pair of the last round: warm-up, pair, and the baseline asked again."""
+        return 3.0 if self._warm else 2.0
 
     def _affordable_pairs(self, pair_ns: float) -> float:
-        """Pairs that the time limit allows beside the one of the last round."""
-        return max(1.0, self._time_left() * 1e9 / (_TIME_MARGIN * pair_ns) - 1)
+        """Instances of one pair each that the time limit allows."""
+        fit = self._time_left() * 1e9 / _TIME_MARGIN / pair_ns
+        if self._checks_count:
+            return max(1.0, fit - _LAST_SLOW)
+        # Of each instance there are a check, a warm-up, a pair, and that of the last round.
+        return max(1.0, fit / (3.0 + self._last_pairs()))
 
     def _ending(self, done: int) -> str:
         plan = self._run.plan
         units = plan.instances if plan.rebuilt else done
         needed = planning.fewest_groups(plan)
         if units < needed:
-            seconds = needed * plan.pair_ns / 1e9
+            pairs = needed * (1 if plan.rebuilt else plan.group_size)
             self._run.warn(
-                f"{units} pairs are too few for an interval at {plan.confidence:.3g}: {needed} are needed, about "
-                f"{seconds * _TIME_MARGIN:.3g} s; raise the time limit"
+                f"{units} {'pair is' if units == 1 else 'pairs are'} too few for an interval: {needed} are needed, "
+                f"about {_TIME_MARGIN * pairs * plan.pair_ns / 1e9:.2g} s beside the set-up; raise the time limit"
             )
             return "too few pairs"
         return "enough pairs" if done >= planning.most_groups(plan) else "budget used"
 
     def _between_passes(self) -> None:
         """Untimed: notice changed arguments, draw new ones, collect garbage, tell the caller."""
+        start = self._clock()
         for instance in self._instances:
             self._renew(instance)
         collect_if_piled_up()
+        self._renewing_ns = self._clock() - start
         self._on_pass(self._run)
 
     def _renew(self, instance: Instance) -> None:
         if instance.arguments_changed():
-            changed = "an implementation changed its arguments while it was timed"
-            self._run.arguments_changed = self._run.arguments_changed or changed
+            self._run.note_changed("an implementation changed its arguments while it was timed")
         self._run.warn(*instance.redraw())
 
-    # -- the last round -------------------------------------------------------------------------------------
-
     def _last_round(self) -> None:
-        """Each set of arguments once, drawn anew and without warm-up; every output is compared."""
-        run = self._run
-        start = self._clock()
-        run.last_calls = self._instances[0].last_calls()
-        order = self._random.sample(range(len(self._instances)), len(self._instances))
-        for index in order[:1] if self._slow else order:
-            instance = self._instances[index]
-            pairs = self._last_pairs(instance)
-            while pairs > 0:
-                self._renew(instance)
-                for position in range(min(pairs, instance.positions())):
-                    self._last_pair(index, instance, position)
-                pairs -= instance.positions()
-            if instance.arguments_changed():
-                run.arguments_changed = "an implementation changed its arguments on the last round"
-        run.last_round_ns = self._clock() - start
-
-    def _last_pairs(self, instance: Instance) -> int:
-        """Pairs of one instance: as many as its arguments last for, within a quarter of the budget."""
-        plan = self._run.plan
-        if self._slow or not self._source.fresh_arguments:
-            return 1
-        if not plan.rebuilt:
-            return _LAST_PAIRS_SINGLE
-        share = 0.25 * plan.budget_s * 1e9 / (plan.instances * plan.pair_ns)
-        return max(1, min(instance.positions(), int(share)))
-
-    def _last_pair(self, index: int, instance: Instance, position: int) -> None:
-        optimized_first = bool(self._random.getrandbits(1))
-        if optimized_first:
-            optimized_ns, actual = instance.optimized.last_sample(position)
-            baseline_ns, expected = instance.baseline.last_sample(position)
-        else:
-            baseline_ns, expected = instance.baseline.last_sample(position)
-            optimized_ns, actual = instance.optimized.last_sample(position)
-        self._run.last_rows.append((index, optimized_first, baseline_ns, optimized_ns))
-        if not self._tallies:
-            return
-        for wanted, got in self._output_pairs(instance, position, expected, actual):
-            for tally in self._tallies:
-                tally.add(wanted, got, after=True)
-
-    def _output_pairs(
-        self, instance: Instance, position: int, expected: list[object], actual: list[object]
-    ) -> list[tuple[object, object]]:
-        """What each side made of the same arguments; a batched side's surplus as far as checking it is cheap."""
-        pairs = list(zip(expected, actual, strict=False))
-        surplus = list(range(len(expected), len(actual)))
-        self._random.shuffle(surplus)
-        stop = self._clock() + _EXTRA_CHECKS_NS
-        for which in surplus:
-            pairs.append((instance.baseline.output(position, which), actual[which]))
-            if self._clock() > stop:
-                break
-        return pairs
+        LastRound(
+            self._run,
+            self._last_calls,
+            self._instances,
+            fresh_arguments=self._source.fresh_arguments,
+            warm=self._warm,
+            slow=self._slow,
+            coins=self._random,
+            clock=self._clock,
+            stop=self._clock() + self._time_left() * 1e9 / _TIME_MARGIN,
+        ).measure()

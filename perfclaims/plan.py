@@ -47,6 +47,17 @@ def calls_per_sample(baseline_ns: float, optimized_ns: float) -> tuple[int, int]
     return calls_of(baseline_ns), calls_of(optimized_ns)
 
 
+def calls_in_last_round(calls: tuple[int, int], call_ns: Sequence[float]) -> tuple[int, int]:
+    """Calls per sample of each side where all arguments are new: as few as the clock allows, never more than usual.
+
+    Args:
+        calls: calls per sample in the passes.
+        call_ns: duration of one call of each side.
+    """
+    enough = [max(1, math.ceil(SAMPLE_NS / ns)) for ns in call_ns]
+    return min(calls[0], enough[0]), min(calls[1], enough[1])
+
+
 def make_plan(
     calls: tuple[int, int],
     pair_ns: float,
@@ -75,10 +86,13 @@ def make_plan(
     instances = max(1, min(wanted, int(pairs))) if rebuilt else 1
     # Three pairs per instance are the knee (10 ms calls: 6.6 % resolved with one, 1.0 % with three); only
     # beyond them does the minimum of two pay.
-    group_size = 2 if fit >= 6 * wanted else 1
+    group_size = 2 if min(fit, affordable_pairs) >= 6 * wanted else 1
     look_alpha = 2.0 ** (1 - instances) if rebuilt else SINGLE_LOOK_ALPHA
     allowance = SHARE_OF_ALPHA * (1.0 - confidence)
     looks = min(LOOKS, int(allowance / look_alpha + 1e-9)) if thresholds else 0
+    if rebuilt and min(fit, affordable_pairs) < 2 * instances * group_size:
+        # After the only pass an early look would see what the final interval sees, and cost it some width.
+        looks = 0
     return PairingPlan(
         baseline_calls=calls[0],
         optimized_calls=calls[1],

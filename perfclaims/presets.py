@@ -40,6 +40,5 @@ def as_preset(budget: str | float | Preset) -> Preset:
     if not isinstance(budget, str) and is_number(budget) and budget > 0:
         limit = max(PRESETS["normal"].time_limit_s, 180.0 * float(budget))
         return Preset(f"{float(budget):g} s", float(budget), limit, runs_slow=True)
-    raise ValueError(
-        f"`budget` must be one of {', '.join(map(repr, PRESETS))} or a positive number of seconds, got {budget!r}"
-    )
+    names = ", ".join(map(repr, PRESETS))
+    raise ValueError(f"`budget` must be one of {names} or a positive number of seconds, got {budget!r}")

@@ -3,145 +3,110 @@
 from __future__ import annotations
 
 import json
-import os
-import queue
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
+from perfclaims.child import Child, Late, Message
 from perfclaims.claims import Claim
 from perfclaims.codec import decode
 from perfclaims.codes import Reason
 from perfclaims.evidence import Evidence, Piece, Trouble
 from perfclaims.experiment import Settings
+from perfclaims.gathering import timed_out
+from perfclaims.project import place_in_dump, project_root, without_home
 from perfclaims.records import read_claim
-from perfclaims.suite import timed_out
+from perfclaims.worker import STACK_SIGNAL
 
 # The worker ends Python code at the limit by itself; what is left of it after this long is killed.
 _GRACE_S = 1.0
 _LOADING_LIMIT_S = 120.0
 _TICK_S = 0.25
-_TAIL_LINES = 8
+_TAIL_LINES = 3
+_STACK_S = 0.1
 
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from perfclaims.worker import main; sys.exit(main(sys.argv[1:]))"
+# The folder that holds the harness is on the path while the harness is imported, no longer: what lies beside
+# it must not stand in for something that the suite's own project lacks.
+_START = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from perfclaims.worker import main; "
+    "sys.path.pop(0); sys.exit(main(sys.argv[1:]))"
+)
+
+Tick = Callable[[Piece | str | None], None]
 
 
-class WorkerFailed(Exception):
+class WorkerError(Exception):
     """The suite could not be loaded; one sentence."""
 
 
 class Worker:
-    """A child process with one suite loaded.
+    """A suite, loaded in a child process; the process is replaced when it was killed or crashed.
+
+    It starts loading at once, so that several suites load side by side.
 
     Attributes:
         name, title: of the suite.
-        claims: what it declares, by id; `limits` and `left_out` go with them.
+        claims: what it declares, by id.
+        left_out: for each claim why the preset leaves it out, or None.
     """
 
     def __init__(self, file: Path, settings: Settings) -> None:
         self._file = file
         self._settings = settings
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._process = self._spawn()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._child = self._start()
+        self._limits: dict[str, float] = {}
         self.name = file.stem.removeprefix("test_")
         self.title = self.name
         self.claims: dict[str, Claim] = {}
-        self.limits: dict[str, float] = {}
         self.left_out: dict[str, str | None] = {}
 
     def load(self) -> None:
         """Wait for the suite's declarations.
 
         Raises:
-            WorkerFailed: it cannot be loaded.
+            WorkerError: it cannot be loaded.
         """
-        message = self._next(time.monotonic() + _LOADING_LIMIT_S)
-        if message is _LATE:
+        message = self._child.next(time.monotonic() + _LOADING_LIMIT_S)
+        failure = self._failure(message)
+        if failure is not None:
             self.kill()
-            raise WorkerFailed(
-                f"'{self._file.name}' was not loaded within {_LOADING_LIMIT_S:g} s; find what hangs"
-            )
-        if message is None:
-            raise WorkerFailed(f"'{self._file.name}' cannot be loaded: {self._how_it_ended()}")
-        if message["say"] == "failed":
-            raise WorkerFailed(message["message"])
+            raise WorkerError(failure)
+        assert isinstance(message, dict)
         self.name, self.title = message["name"], message["title"]
         for record in message["claims"]:
             claim = read_claim(record)
             self.claims[claim.id] = claim
-            self.limits[claim.id] = record["limit_s"]
+            self._limits[claim.id] = record["limit_s"]
             self.left_out[claim.id] = record["left_out"]
 
-    def measure(self, claim_id: str, tick: Callable[[Piece | str | None], None]) -> tuple[Evidence, bool]:
+    def measure(self, claim_id: str, tick: Tick) -> Evidence:
         """Have one claim measured.
 
         Args:
+            claim_id: one of `claims`.
             tick: called with every piece of evidence, every announcement, and with None a few times a second.
-
-        Returns:
-            The evidence, and whether the worker is still alive.
         """
-        limit_s = self.limits[claim_id]
-        deadline = time.monotonic() + limit_s + _GRACE_S
-        pieces: list[Piece] = []
-        unfinished: Piece | None = None
-        self._send({"claim": claim_id})
-        while True:
-            message = self._next(min(deadline, time.monotonic() + _TICK_S))
-            if message is _LATE:
-                tick(None)
-                if time.monotonic() < deadline:
-                    continue
-                self.kill()
-                return Evidence(_with(pieces, unfinished), timed_out(limit_s)), False
-            if message is None:
-                trouble = Trouble(Reason.RAISED, f"the measuring process ended: {self._how_it_ended()}")
-                return Evidence(_with(pieces, unfinished), trouble), False
-            if message["say"] == "done":
-                evidence: Evidence = decode(Evidence, {"pieces": [], **message["rest"]})
-                late = evidence.trouble is not None and evidence.trouble.reason is Reason.TIMED_OUT
-                return replace(evidence, pieces=_with(pieces, unfinished if late else None)), True
-            if message["say"] == "announcement":
-                tick(message["text"])
-                continue
-            piece: Piece = decode(Piece, message["piece"])
-            if message["say"] == "progress":
-                unfinished = piece
-            else:
-                pieces.append(piece)
-                unfinished = None
-            tick(piece)
+        if not self._child.alive:
+            self.kill()
+            self._child = self._start()
+            try:
+                self.load()
+            except WorkerError as error:
+                return Evidence(trouble=Trouble(Reason.RAISED, str(error)))
+        self._child.send({"claim": claim_id})
+        return self._listen(self._limits[claim_id], tick)
 
     def printed(self) -> str:
         """What the suite printed since the last time this was asked."""
-        return self._printed.read().decode("utf-8", errors="replace")
-
-    def restarted(self) -> Worker:
-        """Another worker with the same suite, after this one is gone."""
-        self.kill()
-        worker = Worker(self._file, self._settings)
-        worker.load()
-        return worker
+        return self._child.printed()
 
     def kill(self) -> None:
         """End the process and whatever it started, at once."""
-        if self._process.poll() is None:
-            if hasattr(os, "killpg"):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
-        self._process.wait()
+        self._child.kill()
 
-    def _spawn(self) -> subprocess.Popen[str]:
+    def _start(self) -> Child:
         settings = {
             "preset": asdict(self._settings.preset),
             "confidence": self._settings.confidence,
@@ -149,54 +114,69 @@ class Worker:
         }
         harness = str(Path(__file__).resolve().parent.parent)
         # -P: the folder in which the run was started must not shadow what the suite imports.
-        command = [sys.executable, "-P", "-c", _START, harness, str(self._file), json.dumps(settings)]
-        return subprocess.Popen(  # noqa: S603 - our own interpreter
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._printed,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
-        )
+        # faulthandler: a crash says where.
+        interpreter = [sys.executable, "-P", "-X", "faulthandler"]
+        return Child([*interpreter, "-c", _START, harness, str(self._file), json.dumps(settings)])
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            try:
-                self._messages.put(json.loads(line))
-            except ValueError:
-                # A line cut off by a kill.
-                break
-        self._messages.put(None)
+    def _failure(self, message: Message | Late | None) -> str | None:
+        name = f"'{self._file.name}'"
+        if isinstance(message, Late):
+            at = f", at {place}" if (place := self._place_of_hang()) else ""
+            return f"{name} was not loaded within {_LOADING_LIMIT_S:g} s{at}; find what hangs"
+        if message is None:
+            return f"{name} cannot be loaded: {self._how_it_ended()}"
+        return str(message["message"]) if message["say"] == "failed" else None
 
-    def _next(self, deadline: float) -> Any:
-        """The next message, None at the end of the process, `_LATE` at the deadline."""
-        try:
-            return self._messages.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            return _LATE
+    def _listen(self, limit_s: float, tick: Tick) -> Evidence:
+        """Collect evidence until the claim is done, the process ends, or it is too late and gets killed."""
+        deadline = time.monotonic() + limit_s + _GRACE_S
+        pieces: list[Piece] = []
+        unfinished: list[Piece] = []
+        while True:
+            message = self._child.next(min(deadline, time.monotonic() + _TICK_S))
+            if isinstance(message, Late):
+                if not self._child.alive:
+                    # What it started may keep its end open, so that no end is heard.
+                    deadline = min(deadline, time.monotonic() + _GRACE_S)
+                if time.monotonic() < deadline:
+                    tick(None)
+                    continue
+                alive = self._child.alive
+                trouble = timed_out(limit_s, self._place_of_hang()) if alive else self._ended()
+                self.kill()
+                return Evidence((*pieces, *unfinished), trouble)
+            if message is None:
+                return Evidence((*pieces, *unfinished), self._ended())
+            match message["say"]:
+                case "done":
+                    evidence: Evidence = decode(Evidence, {"pieces": [], **message["rest"]})
+                    late = evidence.trouble is not None and evidence.trouble.reason is Reason.TIMED_OUT
+                    return replace(evidence, pieces=(*pieces, *(unfinished if late else ())))
+                case "announcement":
+                    tick(message["text"])
+                case "progress":
+                    unfinished = [decode(Piece, message["piece"])]
+                    tick(unfinished[0])
+                case _:
+                    pieces.append(decode(Piece, message["piece"]))
+                    unfinished = []
+                    tick(pieces[-1])
 
-    def _send(self, order: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            # It is gone; the end of its messages tells how.
-            pass
+    def _ended(self) -> Trouble:
+        return Trouble(Reason.RAISED, f"the measuring process ended: {self._how_it_ended()}")
 
     def _how_it_ended(self) -> str:
-        code = self._process.wait()
-        last = [line for line in self.printed().splitlines() if line.strip()][-_TAIL_LINES:]
-        said = f"; it last printed: {' | '.join(last)}" if last else ""
-        if code < 0:
-            return f"killed by {signal.Signals(-code).name}{said}"
-        return f"exit code {code}{said}"
+        how, printed = self._child.ending(), self._child.printed(keep=True)
+        place = place_in_dump(printed, project_root(self._file))
+        if place is not None:
+            return f"{how}, at {place}"
+        last = [line.strip() for line in printed.splitlines() if line.strip()][-_TAIL_LINES:]
+        return f"{how}; it last printed: {without_home(' | '.join(last))}" if last else how
 
-
-_LATE: Any = object()
-
-
-def _with(pieces: list[Piece], unfinished: Piece | None) -> tuple[Piece, ...]:
-    return (*pieces, unfinished) if unfinished is not None else tuple(pieces)
+    def _place_of_hang(self) -> str | None:
+        """Have the worker's fault handler print its stack, and read where in the project it is."""
+        if STACK_SIGNAL is None:
+            return None
+        self._child.interrupt(STACK_SIGNAL)
+        time.sleep(_STACK_S)
+        return place_in_dump(self._child.printed(keep=True), project_root(self._file))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from perfclaims.evidence import PairedSamples, PairingPlan, Timing
 from perfclaims.statistics import Interval, hodges_lehmann_interval, median_interval
 
+Floats = NDArray[np.float64]
+
 # What a timed call is wrong by in a way that more pairs do not show: 0.12 to 0.33 % were seen at ratio 2.
 SYSTEMATIC = 0.001
 # Two identical objects in one process differ by 0.03 to 0.16 %, each measured more finely than that.
 SYSTEMATIC_SINGLE = 0.0025
+# A clock that did not move between two readings must not make a ratio infinite.
+_SHORTEST_NS = 1e-3
 
-_GRADES = ((0.0025, "A"), (0.01, "B"), (0.05, "C"), (math.inf, "D"))
+_GRADES = ((0.0025, "A"), (0.01, "B"), (0.05, "C"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,58 +30,67 @@ class Ratio:
     """A comparison, analysed.
 
     Attributes:
-        speedup: baseline time over optimised time; without an interval low is 0 and high is infinite.
+        log_speedup: logarithm of baseline time over optimised time, with the interval that judges.
         added_us: microseconds that a call of the optimised side takes more than one of the baseline.
         half_width: of the Hodges-Lehmann interval of the log ratio; the noise grade comes from it.
         noise_grade: A to D, with a star for a single instance.
-        instance_speedups: one per instance, from the fastest-looking memory layout to the slowest.
+        instance_speedups: one per instance, in the order in which they were built.
+        instance_half_width: how finely one instance knows its own log ratio, in the middle of all of them.
         mean_speedup: ratio of the mean times; apart from the speedup where slow paths are rare.
-        on_new_arguments: speedup in the last round, with its interval.
+        log_speedup_on_new_arguments, added_us_on_new_arguments: the same in the last round; None where the
+            callables take no arguments.
+        baseline_ms, optimized_ms: median time of a call; NaN without pairs.
     """
 
-    speedup: Interval
+    log_speedup: Interval
     added_us: Interval
     half_width: float
     noise_grade: str
     instance_speedups: tuple[float, ...]
+    instance_half_width: float
     mean_speedup: float
-    on_new_arguments: Interval | None
+    log_speedup_on_new_arguments: Interval | None
+    added_us_on_new_arguments: Interval | None
     baseline_ms: float
     optimized_ms: float
     baseline_mean_ms: float
     optimized_mean_ms: float
 
     @property
-    def slower_on_new_arguments(self) -> bool:
-        """Whether fresh arguments excluded the estimate from the faster side."""
-        fresh = self.on_new_arguments
-        return fresh is not None and fresh.high < self.speedup.estimate
+    def speedup(self) -> Interval:
+        """Baseline time over optimised time; without an interval low is 0 and high is infinite."""
+        return exponential(self.log_speedup)
+
+    @property
+    def on_new_arguments(self) -> Interval | None:
+        """Speedup in the last round; None where the callables take no arguments."""
+        fresh = self.log_speedup_on_new_arguments
+        return None if fresh is None else exponential(fresh)
 
 
 def analyse(timing: Timing) -> Ratio:
     """Speedup, interval and noise grade of one comparison."""
-    plan = timing.plan
-    groups = grouped_minima(timing.samples, plan.group_size, calls_of(plan))
-    logs = [np.log(baseline / optimized) for baseline, optimized in groups]
-    added = [(optimized - baseline) / 1000.0 for baseline, optimized in groups]
-    interval = _interval(logs, plan, timing.decided_early)
-    final = _final_interval(logs, plan) if timing.decided_early else interval
-    baseline_ns, optimized_ns = per_call(timing.samples, calls_of(plan))
-    typical = float(np.median(baseline_ns)) if len(baseline_ns) else math.nan
+    plan, calls = timing.plan, calls_of(timing.plan)
+    groups = grouped_minima(timing.samples, plan.group_size, calls)
+    logs, added = _log_ratios(groups), _added_us(groups)
+    judging = _look_interval if timing.decided_early else _final_interval
+    final = _widened(_final_interval(logs, plan), plan)
+    baseline_ns, optimized_ns = per_call(timing.samples, calls)
+    fresh = _last_round(timing)
     return Ratio(
-        speedup=_exponential(interval),
-        added_us=_widened_difference(
-            _interval(added, plan, timing.decided_early, widen=False), typical, plan
-        ),
+        log_speedup=_widened(judging(logs, plan), plan),
+        added_us=_widened_us(judging(added, plan), groups, plan),
         half_width=final.half_width,
         noise_grade=noise_grade(final.half_width, single=not plan.rebuilt),
-        instance_speedups=tuple(float(np.exp(np.median(values))) for values in logs if len(values)),
-        mean_speedup=_quotient(baseline_ns, optimized_ns, np.mean),
-        on_new_arguments=_last_round(timing),
-        baseline_ms=_milliseconds(baseline_ns, np.median),
-        optimized_ms=_milliseconds(optimized_ns, np.median),
-        baseline_mean_ms=_milliseconds(baseline_ns, np.mean),
-        optimized_mean_ms=_milliseconds(optimized_ns, np.mean),
+        instance_speedups=tuple(float(np.exp(np.median(values))) for values in logs),
+        instance_half_width=_typical_half_width(logs, plan.confidence),
+        mean_speedup=_mean(baseline_ns) / _mean(optimized_ns),
+        log_speedup_on_new_arguments=None if fresh is None else fresh[0],
+        added_us_on_new_arguments=None if fresh is None else fresh[1],
+        baseline_ms=_median(baseline_ns) / 1e6,
+        optimized_ms=_median(optimized_ns) / 1e6,
+        baseline_mean_ms=_mean(baseline_ns) / 1e6,
+        optimized_mean_ms=_mean(optimized_ns) / 1e6,
     )
 
 
@@ -91,74 +105,113 @@ def decided(samples: PairedSamples, plan: PairingPlan) -> bool:
     With rebuilt instances this asks that all instance medians agree, which a fair coin does once in 512
     times for ten of them.
     """
-    groups = grouped_minima(samples, plan.group_size, calls_of(plan))
-    interval = _look_interval([np.log(baseline / optimized) for baseline, optimized in groups], plan)
+    logs = _log_ratios(grouped_minima(samples, plan.group_size, calls_of(plan)))
+    interval = _widened(_look_interval(logs, plan), plan)
     return all(interval.excludes(math.log(threshold)) for threshold in plan.thresholds)
 
 
 def grouped_minima(
     samples: PairedSamples, group_size: int, calls: tuple[int, int]
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+) -> list[tuple[Floats, Floats]]:
     """Per instance, each side's smallest time per call in every group of consecutive pairs, in ns.
+
+    The last group of an instance is smaller where its pairs do not fill it; an instance without pairs is left
+    out.
 
     Returns:
         One (baseline, optimised) pair of arrays of shape (groups,) for every instance, in their order.
     """
     result = []
-    for instance in range(int(samples.instance.max()) + 1 if len(samples) else 0):
+    for instance in np.unique(samples.instance):
         chosen = samples.instance == instance
-        groups = int(chosen.sum()) // group_size
-        minima = [
-            side[chosen][: groups * group_size].reshape(groups, group_size).min(axis=1) / number
+        starts = np.arange(0, np.count_nonzero(chosen), group_size)
+        baseline, optimized = (
+            np.maximum(np.minimum.reduceat(side[chosen], starts) / number, _SHORTEST_NS)
             for side, number in zip((samples.baseline_ns, samples.optimized_ns), calls, strict=True)
-        ]
-        result.append((np.maximum(minima[0], 1e-3), np.maximum(minima[1], 1e-3)))
+        )
+        result.append((baseline, optimized))
     return result
 
 
-def per_call(
-    samples: PairedSamples, calls: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def per_call(samples: PairedSamples, calls: tuple[int, int]) -> tuple[Floats, Floats]:
     """All samples of both sides as nanoseconds per call."""
-    return samples.baseline_ns / calls[0], samples.optimized_ns / calls[1]
+    baseline_ns, optimized_ns = samples.baseline_ns / calls[0], samples.optimized_ns / calls[1]
+    return np.maximum(baseline_ns, _SHORTEST_NS), np.maximum(optimized_ns, _SHORTEST_NS)
 
 
 def noise_grade(half_width: float, *, single: bool) -> str:
     """A (at most 0.25 %), B (1 %), C (5 %) or D, by the half width of the interval of the log ratio."""
-    grade = next(letter for limit, letter in _GRADES if not half_width > limit)
+    grade = next((letter for limit, letter in _GRADES if half_width <= limit), "D")
     return grade + "*" if single else grade
 
 
-def _interval(
-    values: list[NDArray[np.float64]], plan: PairingPlan, decided_early: bool, *, widen: bool = True
-) -> Interval:
-    chosen = _look_interval if decided_early else _final_interval
-    return chosen(values, plan, widen=widen)
+def mean_log_speedup(timings: Sequence[Timing]) -> tuple[Interval, Interval | None]:
+    """Logarithm of the geometric mean of several comparisons' speedups, on all and on new arguments.
+
+    Instances were built independently, so the i-th instances of all comparisons together are one draw of the
+    mean. Where that cannot be said (a single instance, different numbers of them, a comparison that a look
+    ended), the ends of the intervals are averaged instead, which is wider: a mean varies no more than what it
+    is the mean of. The same is done on new arguments; None where no comparison has any.
+    """
+    ratios = [analyse(timing) for timing in timings]
+    parts = [ratio.log_speedup for ratio in ratios]
+    fresh = [ratio.log_speedup_on_new_arguments for ratio in ratios]
+    # What a comparison does not tell about new arguments, the others tell all the same.
+    substituted = [
+        new if new is not None and new.exists else old for new, old in zip(fresh, parts, strict=True)
+    ]
+    on_new = None if fresh == [None] * len(fresh) else _averaged(substituted)
+    plans = [timing.plan for timing in timings]
+    draws = [ratio.instance_speedups for ratio in ratios]
+    together = (
+        all(plan.rebuilt for plan in plans)
+        and not any(timing.decided_early for timing in timings)
+        and len({len(values) for values in draws}) == 1
+        and len(draws[0]) > 0
+    )
+    if not together:
+        return _averaged(parts), on_new
+    alpha = min(plan.final_alpha for plan in plans)
+    means = np.log(np.array(draws)).mean(axis=0)
+    return _widened(hodges_lehmann_interval(means, 1.0 - alpha), plans[0]), on_new
 
 
-def _look_interval(values: list[NDArray[np.float64]], plan: PairingPlan, *, widen: bool = True) -> Interval:
+def exponential(interval: Interval) -> Interval:
+    """From a log ratio to the ratio."""
+
+    def exp(value: float) -> float:
+        return math.inf if value > 700 else math.exp(value)
+
+    return replace(interval, estimate=exp(interval.estimate), low=exp(interval.low), high=exp(interval.high))
+
+
+def _log_ratios(groups: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+    return [np.log(baseline / optimized) for baseline, optimized in groups]
+
+
+def _added_us(groups: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+    return [(optimized - baseline) / 1000.0 for baseline, optimized in groups]
+
+
+def _look_interval(values: Sequence[Floats], plan: PairingPlan) -> Interval:
     """Interval at the level of one early look; for instances that is from the smallest to the largest."""
-    return _located(values, plan, plan.look_alpha, by_sign=True, widen=widen)
+    return _located(values, plan, plan.look_alpha, by_sign=True)
 
 
-def _final_interval(values: list[NDArray[np.float64]], plan: PairingPlan, *, widen: bool = True) -> Interval:
-    return _located(values, plan, plan.final_alpha, by_sign=not plan.rebuilt, widen=widen)
+def _final_interval(values: Sequence[Floats], plan: PairingPlan) -> Interval:
+    return _located(values, plan, plan.final_alpha, by_sign=not plan.rebuilt)
 
 
-def _located(
-    values: list[NDArray[np.float64]], plan: PairingPlan, alpha: float, *, by_sign: bool, widen: bool
-) -> Interval:
-    present = [v for v in values if len(v)]
-    if not present:
+def _located(values: Sequence[Floats], plan: PairingPlan, alpha: float, *, by_sign: bool) -> Interval:
+    """Where the centre lies: of the instance medians, or of the groups of a single instance."""
+    if not values:
         return Interval(math.nan, -math.inf, math.inf, 1.0, "no pairs were timed")
-    points = np.array([np.median(v) for v in present]) if plan.rebuilt else present[0]
-    # A hair less than asked, so that 1 - (1 - alpha) does not round an attainable level away.
-    interval = (median_interval if by_sign else hodges_lehmann_interval)(points, 1.0 - alpha * (1 + 1e-9))
+    points = np.array([np.median(v) for v in values]) if plan.rebuilt else values[0]
+    interval = (median_interval if by_sign else hodges_lehmann_interval)(points, 1.0 - alpha)
     if plan.rebuilt and by_sign:
         # The estimate is the same whether or not a look ended the measurement.
-        estimate = hodges_lehmann_interval(points, 0.5).estimate
-        interval = Interval(estimate, interval.low, interval.high, interval.confidence, interval.warning)
-    return _widened(interval, plan) if widen else interval
+        return replace(interval, estimate=hodges_lehmann_interval(points, 0.5).estimate)
+    return interval
 
 
 def _widened(interval: Interval, plan: PairingPlan) -> Interval:
@@ -168,68 +221,55 @@ def _widened(interval: Interval, plan: PairingPlan) -> Interval:
     def margin(end: float) -> float:
         return error * (1 + 3 * abs(end)) if math.isfinite(end) else 0.0
 
-    return Interval(
-        interval.estimate,
-        interval.low - margin(interval.low),
-        interval.high + margin(interval.high),
-        interval.confidence,
-        interval.warning,
+    return replace(
+        interval, low=interval.low - margin(interval.low), high=interval.high + margin(interval.high)
     )
 
 
-def _widened_difference(interval: Interval, baseline_ns: float, plan: PairingPlan) -> Interval:
-    error = (SYSTEMATIC if plan.rebuilt else SYSTEMATIC_SINGLE) * baseline_ns / 1000.0
-    return Interval(
-        interval.estimate, interval.low - error, interval.high + error, interval.confidence, interval.warning
-    )
+def _widened_us(interval: Interval, groups: Sequence[tuple[Floats, Floats]], plan: PairingPlan) -> Interval:
+    """The same for a difference: a share of the slower side's time."""
+    slower_ns = max((float(np.median(side)) for pair in groups for side in pair), default=0.0)
+    error_us = (SYSTEMATIC if plan.rebuilt else SYSTEMATIC_SINGLE) * slower_ns / 1000.0
+    return replace(interval, low=interval.low - error_us, high=interval.high + error_us)
 
 
-def _last_round(timing: Timing) -> Interval | None:
-    """Speedup on arguments that were never seen before; None where there were none."""
-    last = timing.last_round
+def _last_round(timing: Timing) -> tuple[Interval, Interval] | None:
+    """Log speedup and added time on arguments that were never seen before; None where there were none."""
+    last, plan = timing.last_round, timing.plan
     if last is None or not timing.fresh_arguments or len(last) == 0:
         return None
     groups = grouped_minima(last, 1, timing.last_calls)
-    logs = [np.log(baseline / optimized) for baseline, optimized in groups]
-    plan = timing.plan
-    alpha = 1.0 - plan.confidence
-    return _exponential(_located(logs, plan, alpha, by_sign=not plan.rebuilt, widen=True))
 
+    def interval(values: Sequence[Floats]) -> Interval:
+        return _located(values, plan, 1.0 - plan.confidence, by_sign=not plan.rebuilt)
 
-def _exponential(interval: Interval) -> Interval:
-    def exp(value: float) -> float:
-        return math.exp(value) if value < 700 else math.inf
-
-    return Interval(
-        exp(interval.estimate), exp(interval.low), exp(interval.high), interval.confidence, interval.warning
+    return (
+        _widened(interval(_log_ratios(groups)), plan),
+        _widened_us(interval(_added_us(groups)), groups, plan),
     )
 
 
-def _quotient(baseline: NDArray[np.float64], optimized: NDArray[np.float64], of: object) -> float:
-    if not len(baseline):
-        return math.nan
-    return float(of(baseline) / of(optimized))  # type: ignore[operator]
+def _typical_half_width(logs: Sequence[Floats], confidence: float) -> float:
+    widths = [median_interval(values, confidence).half_width for values in logs]
+    return float(np.median(widths)) if widths else math.inf
 
 
-def _milliseconds(per_call_ns: NDArray[np.float64], of: object) -> float:
-    return float(of(per_call_ns) / 1e6) if len(per_call_ns) else math.nan  # type: ignore[operator]
+def _averaged(parts: Sequence[Interval]) -> Interval:
+    def mean(of: Callable[[Interval], float]) -> float:
+        return float(np.mean([of(part) for part in parts]))
+
+    return Interval(
+        mean(lambda part: part.estimate),
+        mean(lambda part: part.low),
+        mean(lambda part: part.high),
+        min(part.confidence for part in parts),
+        next((part.warning for part in parts if part.warning is not None), None),
+    )
 
 
-def mean_speedup_interval(timings: Sequence[Timing]) -> Interval:
-    """Geometric mean of several comparisons' speedups, with its interval.
+def _mean(values: NDArray[Any]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
 
-    Instances were built independently, so the i-th instances of all comparisons together are one draw of the
-    mean. Where a comparison has a single instance, the ends of the intervals are averaged, which is wider.
-    """
-    medians = [np.log(analyse(timing).instance_speedups) for timing in timings]
-    plans = [timing.plan for timing in timings]
-    if not all(plan.rebuilt for plan in plans):
-        parts = [analyse(timing).speedup for timing in timings]
-        ends = [
-            float(np.exp(np.mean([math.log(v) if v > 0 else -math.inf for v in values])))
-            for values in ([p.estimate for p in parts], [p.low for p in parts], [p.high for p in parts])
-        ]
-        return Interval(ends[0], ends[1], ends[2], min(part.confidence for part in parts))
-    count = min(len(values) for values in medians)
-    draws = np.mean([values[:count] for values in medians], axis=0)
-    return _exponential(_widened(hodges_lehmann_interval(draws, plans[0].confidence), plans[0]))
+
+def _median(values: NDArray[Any]) -> float:
+    return float(np.median(values)) if len(values) else math.nan

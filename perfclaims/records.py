@@ -7,8 +7,8 @@ from typing import Any
 from perfclaims.claims import Claim
 from perfclaims.codec import DecodeError, decode, encode
 from perfclaims.criteria import KINDS, Criterion
-from perfclaims.evaluation import CriterionResult
 from perfclaims.evidence import Evidence
+from perfclaims.findings import CriterionResult
 from perfclaims.results import ClaimResult, ModuleResult
 
 
@@ -41,7 +41,7 @@ def criterion_record(criterion: Criterion) -> dict[str, Any]:
 
 
 def read_claim(record: dict[str, Any]) -> Claim:
-    """The claim in a record, without conditions that only its own machine could evaluate.
+    """The claim in a record; of a condition that was a function, `requires` holds just the name.
 
     Raises:
         DecodeError: a criterion of unknown kind, or thresholds that make no sense.
@@ -60,10 +60,16 @@ def read_claim(record: dict[str, Any]) -> Claim:
             record["time_limit_s"],
             record["slow"],
             record["expected_s"],
+            record["requires"],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        name = record.get("id", "?") if isinstance(record, dict) else "?"
-        raise DecodeError(f"claim {name!r} cannot be read ({type(error).__name__}: {error})") from None
+    except KeyError as error:
+        raise DecodeError(f"{_claim(record)} cannot be read: {error} is missing or unknown") from None
+    except (TypeError, ValueError) as error:
+        raise DecodeError(f"{_claim(record)} cannot be read: {error}") from None
+
+
+def _claim(record: Any) -> str:
+    return f"claim {record['id']!r}" if isinstance(record, dict) and "id" in record else "a claim"
 
 
 def result_record(result: ClaimResult) -> dict[str, Any]:
@@ -96,7 +102,7 @@ _NOT_JUDGED: dict[str, Any] = {
 
 
 def _judged(result: CriterionResult) -> dict[str, Any]:
-    if result.missing:
+    if not result.findings:
         return _NOT_JUDGED
     found = result.decisive
     return {
@@ -115,8 +121,7 @@ def read_evidence(record: dict[str, Any]) -> Evidence:
     Raises:
         DecodeError: it is damaged, naming the place.
     """
-    evidence = decode(Evidence, record.get("evidence"), f"claim {record.get('id', '?')!r}: evidence")
-    assert isinstance(evidence, Evidence)
+    evidence: Evidence = decode(Evidence, record["evidence"], f"{_claim(record)}: evidence")
     return evidence
 
 

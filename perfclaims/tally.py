@@ -23,28 +23,27 @@ class OutputTally:
         """Compare two outputs and count them in."""
         found = compare(expected, actual, self.tolerance)
         if after:
-            self.after = _sum(self.after, found)
+            self.after = self._sum(self.after, found)
         else:
-            self.before = _sum(self.before, found)
+            self.before = self._sum(self.before, found)
 
     def check(self) -> OutputCheck:
         """The sums so far."""
         return OutputCheck(self.tolerance, self.before, self.after)
 
-
-def _sum(sofar: OutputComparison | None, found: OutputComparison) -> OutputComparison:
-    if sofar is None or (sofar.matched and not found.matched):
-        return found
-    if not sofar.matched:
-        return sofar
-    elements = sofar.elements + found.elements
-    return replace(
-        sofar,
-        elements=elements,
-        largest_difference=_larger(sofar.largest_difference, found.largest_difference),
-        relative_l2=_larger(sofar.relative_l2, found.relative_l2),
-        message=f"all {elements} elements match",
-    )
+    def _sum(self, sofar: OutputComparison | None, found: OutputComparison) -> OutputComparison:
+        if sofar is None or (sofar.matched and not found.matched):
+            return found
+        if not sofar.matched:
+            return sofar
+        elements = sofar.elements + found.elements
+        return replace(
+            sofar,
+            elements=elements,
+            largest_difference=_larger(sofar.largest_difference, found.largest_difference),
+            relative_l2=_larger(sofar.relative_l2, found.relative_l2),
+            message=f"all {elements} elements match ({self.tolerance.describe()})",
+        )
 
 
 def _larger(a: float | None, b: float | None) -> float | None:

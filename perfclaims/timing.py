@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfclaims.claims import check_threads
 from perfclaims.conditions import collect_if_piled_up, measuring
 from perfclaims.criteria import is_number
 from perfclaims.evidence import Threads
@@ -81,8 +82,8 @@ class ScientificTimer:
 
     Args:
         budget_s: seconds of timing.
-        warmup_runs: calls before the first sample; the first of them is reported by itself.
-        measurement_runs: number of samples; None: as many as the budget allows.
+        warmup_runs: calls before the first sample, two at least; the first of them is reported by itself.
+        measurement_runs: number of samples; None: as many as the budget allows, six at least and 10 000 at most.
         threads: of BLAS and compiled code: a number, or "all".
 
     Raises:
@@ -105,6 +106,7 @@ class ScientificTimer:
             raise ValueError(f"`measurement_runs` must be a positive integer or None, got {runs!r}")
         self.budget_s = float(budget_s)
         self.warmup_runs = warmup_runs
+        check_threads(threads, "ScientificTimer")
         self.measurement_runs = measurement_runs
         self.threads: Threads = threads
 
@@ -125,25 +127,24 @@ class ScientificTimer:
         if isinstance(args, str) or not isinstance(args, Sequence):
             raise ValueError(f"`args` must be a tuple or list of arguments, got {args!r}; for one write (x,)")
         call = _bound(func, tuple(args), dict(kwargs or {}))
-        with measuring(self.threads):
-            first_ns = _time(call, 1)
-            for _ in repeat(None, self.warmup_runs - 1):
-                call()
-            calls = _calibrated_calls(call, first_ns)
+        with measuring(self.threads) as conditions:
+            with conditions.setting_up():
+                first_ns = timed(call, 1)
+            # One more at least: the first may have compiled something.
+            warm_ns = [timed(call, 1) for _ in range(max(1, self.warmup_runs - 1))]
+            calls = calibrated_calls(call, min(warm_ns))
             samples = self._samples(call, calls)
         return _summary(name or str(getattr(func, "__name__", "function")), samples, calls, first_ns)
 
     def _samples(self, call: Callable[[], Any], calls: int) -> NDArray[np.int64]:
         samples: list[int] = []
+        wanted = self.measurement_runs
+        fewest = samples_needed(0.95) if wanted is None else wanted
+        most = _MOST_SAMPLES if wanted is None else wanted
         stop = _clock() + int(self.budget_s * 1e9)
-        if self.measurement_runs is not None:
-            for _ in repeat(None, self.measurement_runs):
-                samples.append(_time(call, calls))
-        else:
-            fewest = samples_needed(0.95)
-            while len(samples) < fewest or (_clock() < stop and len(samples) < _MOST_SAMPLES):
-                samples.append(_time(call, calls))
-                collect_if_piled_up()
+        while len(samples) < fewest or (len(samples) < most and _clock() < stop):
+            samples.append(timed(call, calls))
+            collect_if_piled_up()
         return np.array(samples, dtype=np.int64)
 
 
@@ -155,7 +156,8 @@ def _bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     return lambda: func(*args, **kwargs)
 
 
-def _time(call: Callable[[], Any], calls: int) -> int:
+def timed(call: Callable[[], Any], calls: int) -> int:
+    """Nanoseconds of one sample of so many calls."""
     if calls == 1:
         start = _clock()
         call()
@@ -166,14 +168,12 @@ def _time(call: Callable[[], Any], calls: int) -> int:
     return _clock() - start
 
 
-def _calibrated_calls(call: Callable[[], Any], first_ns: int) -> int:
-    """Calls that fill a sample long enough for the clock."""
-    if first_ns > 100 * SAMPLE_NS:
-        first_ns = _time(call, 1)
-    if first_ns > SAMPLE_NS:
-        first_ns = min(first_ns, _time(call, 1))
-    calls = max(1, round(SAMPLE_NS / max(1, first_ns)))
-    per_call = min(_time(call, calls) for _ in range(2)) / calls if calls > 1 else first_ns
+def calibrated_calls(call: Callable[[], Any], single_ns: int) -> int:
+    """Calls that fill a sample long enough for the clock, where one of them takes about `single_ns`."""
+    if single_ns > SAMPLE_NS:
+        return 1
+    calls = max(1, round(SAMPLE_NS / max(1, single_ns)))
+    per_call = min(timed(call, calls) for _ in range(2)) / calls
     return max(1, round(SAMPLE_NS / max(0.1, per_call)))
 
 

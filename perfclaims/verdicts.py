@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from perfclaims.claims import Claim
 from perfclaims.codes import Outcome, Reason, Verdict
 from perfclaims.criteria import OutputsMatch, Speedup
-from perfclaims.evaluation import CriterionResult, evaluate
+from perfclaims.evaluation import compared, evaluate
 from perfclaims.evidence import Evidence, Missing, Piece, Timing
+from perfclaims.findings import CriterionResult, Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ def _failure(evidence: Evidence, criteria: Sequence[CriterionResult]) -> Decisio
         if isinstance(piece, Missing):
             message = f"{piece.wanted} could not be measured: {piece.message}"
             return Verdict.ERROR, [Reason.EVIDENCE_MISSING], message
+        if isinstance(piece, Timing) and not piece.finished:
+            name = "timing" if piece.label is None else f"timing {piece.label!r}"
+            return Verdict.ERROR, [Reason.EVIDENCE_MISSING], f"{name} was not finished"
     for result in criteria:
         if result.missing:
             return Verdict.ERROR, [Reason.EVIDENCE_MISSING], _missing(result, evidence)
@@ -55,6 +59,9 @@ def _failure(evidence: Evidence, criteria: Sequence[CriterionResult]) -> Decisio
 
 
 def _missing(result: CriterionResult, evidence: Evidence) -> str:
+    for finding in result.findings:
+        if Reason.EVIDENCE_MISSING in finding.reasons:
+            return _labelled(finding)
     criterion = result.criterion
     labels = sorted({repr(p.label) for p in evidence.pieces if p.label is not None})
     wanted = f" with label {criterion.label!r}" if criterion.label else ""
@@ -66,44 +73,42 @@ def _missing(result: CriterionResult, evidence: Evidence) -> str:
 
 
 def _decide(claim: Claim, evidence: Evidence, criteria: Sequence[CriterionResult]) -> Decision:
-    gates = [r for r in criteria if r.criterion.is_gate]
-    benefits = [r for r in criteria if not r.criterion.is_gate]
-    broken = [r for r in gates if r.outcome is Outcome.REFUTED]
+    broken = [r for r in criteria if r.criterion.is_gate and r.outcome is Outcome.REFUTED]
     if broken:
-        return Verdict.FAIL, _reasons_of_gates(broken), broken[0].decisive.sentence
+        return Verdict.FAIL, _reasons(broken, refuted=Reason.BELOW_THRESHOLD), _labelled(broken[0].decisive)
     open_ = [r for r in criteria if r.outcome is not Outcome.CONFIRMED]
-    unchecked = _unchecked(claim, evidence)
+    unchecked = [Reason.OUTPUTS_NOT_CHECKED] if _unchecked(claim, evidence) else []
     if not open_ and not unchecked:
         return Verdict.PASS, [], _first_sentence(criteria)
     if not open_:
-        summary = (
-            f"{_first_sentence(criteria)}, but outputs were not compared; add OutputsMatch to the criteria"
-        )
-        return Verdict.PARTIAL, [Reason.OUTPUTS_NOT_CHECKED], summary
-    reasons = [reason for r in open_ for finding in r.findings for reason in finding.reasons]
-    reasons += [Reason.OUTPUTS_NOT_CHECKED] if unchecked else []
+        remedy = "but outputs were not compared; add OutputsMatch to the criteria"
+        return Verdict.PARTIAL, unchecked, f"{_first_sentence(criteria)}, {remedy}"
+    benefits = [r for r in criteria if not r.criterion.is_gate]
     if any(r.outcome is Outcome.CONFIRMED or r.worthwhile for r in benefits):
-        reasons += [Reason.BELOW_THRESHOLD for r in open_ if r.outcome is Outcome.REFUTED]
-        return Verdict.PARTIAL, reasons, _first_sentence(open_)
-    if benefits:
-        reasons += [Reason.NO_BENEFIT for r in open_ if r.outcome is Outcome.REFUTED]
-    return Verdict.FAIL, reasons or [Reason.UNDECIDED], _first_sentence(open_)
+        reasons = _reasons(open_, refuted=Reason.BELOW_THRESHOLD)
+        return Verdict.PARTIAL, reasons + unchecked, _first_sentence(open_)
+    return Verdict.FAIL, _reasons(open_, refuted=Reason.NO_BENEFIT) + unchecked, _first_sentence(open_)
 
 
-def _reasons_of_gates(broken: Sequence[CriterionResult]) -> list[Reason]:
-    reasons = [reason for r in broken for finding in r.findings for reason in finding.reasons]
-    return reasons or [Reason.BELOW_THRESHOLD]
+def _reasons(results: Sequence[CriterionResult], *, refuted: Reason) -> list[Reason]:
+    """The reasons of all findings, and `refuted` where a claimed benefit or a bound was not met."""
+    found: list[Reason] = []
+    for result in results:
+        for finding in result.findings:
+            found += finding.reasons
+            if finding.outcome is Outcome.REFUTED and (not result.criterion.is_gate or not finding.reasons):
+                found.append(refuted)
+    return found
 
 
 def _unchecked(claim: Claim, evidence: Evidence) -> bool:
     """Whether a speedup counts of which nobody compared the outputs."""
     speedups = [c for c in claim.criteria if isinstance(c, Speedup)]
-    if speedups and not any(isinstance(c, OutputsMatch) for c in claim.criteria):
-        return True
+    checks = [c for c in claim.criteria if isinstance(c, OutputsMatch)]
     return any(
-        isinstance(piece, Timing) and not piece.checks
-        for piece in evidence.pieces
-        if any(c.label in (None, piece.label) for c in speedups)
+        not any(c.label in (None, timing.label) and compared(timing, c.tolerance) for c in checks)
+        for timing in evidence.pieces
+        if isinstance(timing, Timing) and any(c.label in (None, timing.label) for c in speedups)
     )
 
 
@@ -113,8 +118,11 @@ def _first_sentence(results: Sequence[CriterionResult]) -> str:
     def rank(result: CriterionResult) -> tuple[bool, bool]:
         return result.outcome is not Outcome.REFUTED, isinstance(result.criterion, OutputsMatch)
 
-    first = min(results, key=rank).decisive
-    return f"{first.label}: {first.sentence}" if first.label else first.sentence
+    return _labelled(min(results, key=rank).decisive)
+
+
+def _labelled(finding: Finding) -> str:
+    return f"{finding.label}: {finding.sentence}" if finding.label else finding.sentence
 
 
 def _sentence(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 from perfclaims.criteria import (
     AccuracyDrop,
@@ -22,7 +24,9 @@ def number(value: float | None, digits: int = 3) -> str:
         return "?"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    if value == 0 or 1e-4 <= abs(value) < 1e7:
+    if value == 0:
+        return "0"
+    if 1e-4 <= abs(value) < 1e7:
         whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
         text = f"{value:.{max(0, digits - whole)}f}" if whole else f"{value:.{digits}g}"
         return text.rstrip("0").rstrip(".") if "." in text else text
@@ -31,14 +35,21 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def ratio(value: float) -> str:
     """A speedup or size ratio, with a third decimal where it is close to 1."""
-    return number(value, 4 if 0.5 < value < 2 else 3)
+    return number(value, 4 if _near_one(value) else 3)
+
+
+def _near_one(value: float) -> bool:
+    return 0.5 < value < 2
 
 
 def interval(estimate: float | None, low: float | None, high: float | None, unit: str | None) -> str:
-    """`2.31x [2.28, 2.35]`, or the number alone where it is exact."""
+    """`2.31x [2.28, 2.35]`, or the number alone where it is exact; a "fraction" is shown in percent."""
+    show: Callable[[float], str]
     if unit == "x":
-        show, suffix = ratio, "x"
-    elif unit == "%":
+        # The ends have the digits of the estimate.
+        near_one = estimate is not None and _near_one(estimate)
+        show, suffix = partial(number, digits=4 if near_one else 3), "x"
+    elif unit == "fraction":
         show, suffix = percent, " %"
     else:
         show, suffix = number, f" {unit}" if unit else ""
@@ -50,11 +61,16 @@ def interval(estimate: float | None, low: float | None, high: float | None, unit
 
 
 def percent(value: float) -> str:
-    """A fraction as percent, without the sign."""
-    return number(100 * value, 3)
+    """A fraction as percent, without the sign; nothing here is known to a millionth."""
+    return number(round(100 * value, 4), 3) if math.isfinite(value) else number(value)
 
 
-def thresholds(criterion: Criterion) -> str:  # noqa: PLR0911 - one for each kind
+def about(count: float) -> str:
+    """A large whole number with two digits that count."""
+    return str(round(float(f"{count:.2g}")))
+
+
+def thresholds(criterion: Criterion) -> str:
     """What a criterion demands, in a few words: `at least 2.2x`."""
     match criterion:
         case Speedup():

@@ -7,24 +7,30 @@ compiled code ignores everything else.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from perfclaims.codec import encode
 from perfclaims.conditions import prepare_process
 from perfclaims.evidence import Piece, Timing
-from perfclaims.experiment import Settings, describe_error
-from perfclaims.loading import LoadError, load_suite, put_first_on_path
+from perfclaims.experiment import Settings
+from perfclaims.gathering import explained, gather
+from perfclaims.loading import LoadError, load_suite
 from perfclaims.presets import Preset
+from perfclaims.project import project_root, put_first_on_path
 from perfclaims.records import claim_record
-from perfclaims.suite import PerformanceTestSuite, gather
+from perfclaims.suite import PerformanceTestSuite
 
 _PR_SET_PDEATHSIG = 1
+# A worker that gets it prints where it is, also from within compiled code; None where there are no signals.
+STACK_SIGNAL: int | None = getattr(signal, "SIGUSR1", None)
 
 
 class Channel:
@@ -55,7 +61,7 @@ def main(arguments: list[str]) -> int:
     """Load a suite, declare its claims, then measure those that the parent asks for."""
     file, settings = Path(arguments[0]), _settings(json.loads(arguments[1]))
     orders, channel = _private_streams()
-    _die_with_parent()
+    _handle_signals()
     put_first_on_path(file)
     try:
         suite = load_suite(file)
@@ -63,7 +69,8 @@ def main(arguments: list[str]) -> int:
         channel.say("failed", message=str(error))
         return 1
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a suite file raises is its own ERROR
-        channel.say("failed", message=f"'{file.name}' cannot be loaded: {describe_error(error)}")
+        why = explained(error, project_root(file))
+        channel.say("failed", message=f"'{file.name}' cannot be loaded: {why}")
         return 1
     channel.say("declared", name=suite.name, title=suite.title, claims=_declarations(suite, settings))
     prepare_process()
@@ -90,8 +97,10 @@ def _declarations(suite: PerformanceTestSuite, settings: Settings) -> list[dict[
 def _measure(suite: PerformanceTestSuite, claim_id: str, settings: Settings, channel: Channel) -> None:
     start = time.perf_counter()
     evidence = gather(suite.declared[claim_id], settings, channel)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # The claim may have closed or replaced them.
+        with suppress(Exception):
+            stream.flush()
     rest = {
         "trouble": encode(evidence.trouble),
         "not_applicable": evidence.not_applicable,
@@ -110,11 +119,15 @@ def _private_streams() -> tuple[TextIO, Channel]:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
+    # What was printed before a crash is not to be lost.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return orders, Channel(answers)
 
 
-def _die_with_parent() -> None:
-    """Ctrl-C is the parent's to handle; and when it is gone, even a hang must not outlive it (Linux)."""
+def _handle_signals() -> None:
+    """Ctrl-C is the parent's to handle; and when that is gone, even a hang must not outlive it (Linux)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if STACK_SIGNAL is not None:
+        faulthandler.register(STACK_SIGNAL, all_threads=False)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from perfclaims import wording
 from perfclaims.claims import Claim
 from perfclaims.evidence import Piece, Timing
 from perfclaims.ratio import analyse
+from perfclaims.report.layout import write_line
 from perfclaims.results import ClaimResult
 from perfclaims.runner import View
 
-if TYPE_CHECKING:
-    from rich.status import Status
+_CLEAR = "\r\033[K"
+_MOST_PRINTED_LINES = 20
 
 
 def make_view(*, quiet: bool, stream: TextIO | None = None) -> View:
@@ -24,7 +25,8 @@ def make_view(*, quiet: bool, stream: TextIO | None = None) -> View:
     stream = stream or sys.stderr
     if quiet:
         return QuietView(stream)
-    return LiveView(stream) if stream.isatty() else PlainView(stream)
+    live = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return LiveView(stream) if live else PlainView(stream)
 
 
 class QuietView:
@@ -33,16 +35,16 @@ class QuietView:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def loading(self, files: Sequence[Path]) -> None:
+    def loading(self, suites: int) -> None:
         """Say nothing."""
 
-    def started(self, claim: Claim, left_s: float) -> None:
+    def started(self, claim: Claim, takes_s: float, then_s: float) -> None:
         """Say nothing."""
 
     def tick(self, news: Piece | str | None) -> None:
         """Say nothing."""
 
-    def finished(self, result: ClaimResult, printed: str) -> None:
+    def finished(self, result: ClaimResult, printed: str, left_s: float) -> None:
         """Say nothing."""
 
     def warn(self, text: str) -> None:
@@ -53,30 +55,32 @@ class QuietView:
         """There is nothing to put back."""
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)  # noqa: T201 - this is the output
+        write_line(self._stream, text)
 
 
 class PlainView(QuietView):
-    """A line when something is announced and a line for every finished claim."""
+    """A line for every finished claim, with what was announced and what the suite printed before it."""
 
-    def loading(self, files: Sequence[Path]) -> None:
+    def loading(self, suites: int) -> None:
         """Say how many suites there are."""
-        self._print(f"loading {len(files)} {'suite' if len(files) == 1 else 'suites'}")
-
-    def started(self, claim: Claim, left_s: float) -> None:
-        """Say what begins and how long the run still takes."""
-        self._print(f"{claim.id} (about {wording.duration(left_s)} left)")
+        self._print(_loading(suites))
 
     def tick(self, news: Piece | str | None) -> None:
         """Pass announcements on."""
         if isinstance(news, str):
-            self._print(f"    {news}")
+            self._print(news)
 
-    def finished(self, result: ClaimResult, printed: str) -> None:
-        """Say the verdict, after what the suite itself wrote."""
-        if printed.strip():
-            self._print(printed.rstrip())
-        self._print(f"    {result.verdict} in {wording.duration(result.duration_s)}")
+    def finished(self, result: ClaimResult, printed: str, left_s: float) -> None:
+        """Say the verdict and how long the rest takes, after what the suite itself wrote."""
+        lines = printed.rstrip().splitlines()
+        if len(lines) > _MOST_PRINTED_LINES:
+            lines[:-_MOST_PRINTED_LINES] = [f"[{len(lines) - _MOST_PRINTED_LINES} lines left out]"]
+        for line in lines:
+            self._print(f"  | {line}")
+        audited = " (audited)" if result.status == "audited" else ""
+        took = f" in {wording.duration(result.duration_s)}" if result.ran else ""
+        left = f", {_about(left_s)} left" if left_s else ""
+        self._print(f"{result.id}{audited}: {result.verdict}{took}{left}")
 
 
 class LiveView(PlainView):
@@ -84,68 +88,57 @@ class LiveView(PlainView):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        from rich.console import Console
-
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
-        self._status: Status | None = None
         self._claim = ""
         self._news = ""
-        self._left_s = 0.0
+        self._takes_s = self._then_s = 0.0
         self._since = time.monotonic()
 
-    def loading(self, files: Sequence[Path]) -> None:
+    def loading(self, suites: int) -> None:
         """Show that suites are being loaded."""
-        count = f"{len(files)} {'suite' if len(files) == 1 else 'suites'}"
-        self._show(f"loading {count}")
+        self._draw(_loading(suites))
 
-    def started(self, claim: Claim, left_s: float) -> None:
+    def started(self, claim: Claim, takes_s: float, then_s: float) -> None:
         """Begin the line of a claim."""
-        self._claim, self._news, self._left_s, self._since = claim.id, "", left_s, time.monotonic()
-        self._draw()
+        self._claim, self._news = claim.id, ""
+        self._takes_s, self._then_s, self._since = takes_s, then_s, time.monotonic()
+        self.tick(None)
 
     def tick(self, news: Piece | str | None) -> None:
-        """Show what is new, and the time."""
+        """Show what is new, and the time left."""
         if isinstance(news, str):
             self._news = news
         elif isinstance(news, Timing) and len(news.samples):
             found = analyse(news).speedup
-            shown = wording.interval(found.estimate, found.low, found.high, "x")
+            low, high = (found.low, found.high) if math.isfinite(found.high) else (None, None)
+            shown = wording.interval(found.estimate, low, high, "x")
             self._news = f"{news.label}: {shown}" if news.label else shown
-        self._draw()
-
-    def finished(self, result: ClaimResult, printed: str) -> None:
-        """Leave a line for the finished claim."""
-        self._stop()
-        if printed.strip():
-            self._print(printed.rstrip())
-        self._print(f"{result.id}  {result.verdict}  {wording.duration(result.duration_s)}")
-
-    def warn(self, text: str) -> None:
-        """Show it above the live line."""
-        self._stop()
-        super().warn(text)
+        elapsed_s = time.monotonic() - self._since
+        left_s = max(0.0, self._takes_s - elapsed_s) + self._then_s
+        times = f"{elapsed_s:.0f} s, {_about(left_s)} left"
+        self._draw("  ".join(part for part in (times, self._claim, self._news) if part))
 
     def close(self) -> None:
         """End the live line."""
-        self._stop()
+        self._draw("")
 
-    def _draw(self) -> None:
-        elapsed = time.monotonic() - self._since
-        left = max(0.0, self._left_s - elapsed)
-        times = f"{elapsed:.0f} s, about {wording.duration(max(1.0, left))} left"
-        self._show("  ".join(part for part in (self._claim, self._news, f"({times})") if part))
+    def _print(self, text: str) -> None:
+        self._draw("")
+        super()._print(text)
 
-    def _show(self, text: str) -> None:
-        from rich.markup import escape
+    def _draw(self, text: str) -> None:
+        """Replace the line; what does not fit is cut off, or the terminal would begin another one."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns or 80
+        except (OSError, ValueError):
+            columns = 80
+        shown = text if len(text) < columns else text[: max(0, columns - 4)] + "..."
+        self._stream.write(_CLEAR + shown)
+        self._stream.flush()
 
-        if self._status is None:
-            # Twice a second is enough, and takes next to nothing from what is measured.
-            self._status = self._console.status(escape(text), refresh_per_second=2)
-            self._status.start()
-        else:
-            self._status.update(escape(text))
 
-    def _stop(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+def _about(left_s: float) -> str:
+    return f"about {wording.duration(max(1.0, left_s))}"
+
+
+def _loading(suites: int) -> str:
+    return f"loading {suites} {'suite' if suites == 1 else 'suites'}"

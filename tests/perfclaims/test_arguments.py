@@ -1,4 +1,4 @@
-"""After an overwrite the content is the new one and the addresses are the old ones, wherever that is possible."""
+"""After an overwrite the content is the new and the addresses are the old, wherever that is possible."""
 
 import copy
 from collections import OrderedDict, namedtuple
@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from perfclaims.arguments import checksum, overwrite
 
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024
+Pair = namedtuple("Pair", "first second")
 
 DTYPES = ["?", "i8", "f2", "f4", "c8", "M8[s]", "U3", "O"]
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -84,10 +84,15 @@ class WrappedTensor:
         return self._data.view()
 
 
-class CopyingTensor(WrappedTensor):
+class CopyingTensor:
+    """`.data` is a new copy each time."""
+
+    def __init__(self, data):
+        self._storage = WrappedTensor(data)
+
     @property
     def data(self):
-        return self._data.copy()
+        return self._storage.data.copy()
 
 
 @given(values, values)
@@ -107,22 +112,6 @@ def test_what_has_the_same_structure_stays_at_its_address(data):
     found = overwrite(old, new)
     assert checksum(found.value) == wanted
     assert [id(storage) for storage in storages(found.value)] == [id(storage) for storage in places]
-
-
-@given(st.data())
-def test_old_and_new_that_share_memory_in_any_way_end_up_right_and_unspoilt(data):
-    numbers = np.arange(12.0)
-    view = st.builds(
-        lambda start, step: numbers[start : start + 3 * step : step], st.integers(0, 3), st.integers(1, 3)
-    )
-    inner = [1, 2]
-    parts = st.tuples(*[view | st.just(numbers[:3].copy()) | st.just(inner) | st.just([3, 4])] * 3)
-    old, new = data.draw(parts), data.draw(parts)
-    wanted, numbers_before = checksum(new), checksum(numbers)
-    found = overwrite(old, new)
-    assert checksum(found.value) == wanted
-    if any(isinstance(item, np.ndarray) and item.base is numbers for item in new):
-        assert checksum(numbers) == numbers_before
 
 
 def test_an_array_is_filled_at_its_address():
@@ -164,14 +153,25 @@ def test_a_tuple_is_the_same_object_unless_an_element_was_replaced():
         ((OrderedDict(a=1),), ({"a": 1},), ("[0]",)),
         ((1, 2), (1, 2, 3), ("[...]",)),
         (3, 4, ("[...]",)),
-        (({"a": [np.zeros(1), {"b": np.zeros(2)}]},), ({"a": [np.ones(2), {"b": np.ones(3)}]},), ("[0]['a'][0]", "[0]['a'][1]['b']")),
+        (
+            ({"a": [np.zeros(1), {"b": np.zeros(2)}]},),
+            ({"a": [np.ones(2), {"b": np.ones(3)}]},),
+            ("[0]['a'][0]", "[0]['a'][1]['b']"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_could_not_be_overwritten_is_named_by_its_path(old, new, replaced):
     expected = copy.deepcopy(new)
     found = overwrite(old, new)
     assert found.replaced == replaced
     assert str(found.value) == str(expected)
+
+
+def test_equal_numbers_and_strings_are_not_reported_and_keep_the_tuple():
+    old, new = ([1.5], 1.5, "ab", 2**70), ([2.5], float("1.5"), "".join("ab"), int(str(2**70)))
+    found = overwrite(old, new)
+    assert found.value is old
+    assert (found.replaced, found.changed) == ((), True)
 
 
 def test_a_read_only_array_is_replaced_and_left_alone():
@@ -229,54 +229,10 @@ def test_the_same_arguments_again_are_noticed():
     assert overwrite((array, [1]), (array, [2])).changed
 
 
-def test_a_shared_argument_is_filled_once_for_all_its_places():
-    old, new = np.zeros(2), np.ones(2)
-    items = [1.0]
-    found = overwrite((old, old, items, items), (new, new, [2.0], [2.0]))
-    assert found.value[0] is found.value[1] is old
-    assert found.value[2] is found.value[3] is items
-    assert (found.replaced, items) == ((), [2.0])
-
-
-def test_a_shared_argument_is_not_filled_with_two_contents():
-    old, items = np.zeros(2), [1.0]
-    found = overwrite((old, old[:1], items, items), (np.full(2, 3.0), np.full(1, 4.0), [5.0], [6.0]))
-    assert found.replaced == ("[1]", "[3]")
-    assert [list(part) for part in found.value] == [[3.0, 3.0], [4.0], [5.0], [6.0]]
-
-
-def test_arrays_and_lists_that_come_back_in_other_places_are_not_written_to():
-    a, b, inner = np.zeros(2), np.ones(2), [1]
-    found = overwrite((a, b, [inner, [2]]), (b, a, [[2], inner]))
-    assert [list(part) for part in found.value[:2]] == [[1.0, 1.0], [0.0, 0.0]]
-    assert found.value[2] == [[2], [1]]
-    assert (a.tolist(), b.tolist(), inner) == ([0.0, 0.0], [1.0, 1.0], [1])
-
-
-def test_views_of_one_data_set_are_replaced_because_writing_would_spoil_it():
-    images = np.arange(20.0).reshape(10, 2)
-    before = images.copy()
-    found = overwrite((images[:3], [images[0:1]]), (images[5:8], [images[9:]]))
-    assert np.array_equal(images, before)
-    assert np.array_equal(found.value[0], before[5:8])
-    assert found.replaced == ("[0]", "[1][0]")
-
-
-def test_a_view_of_a_buffer_that_was_filled_anew_is_in_place_already():
-    buffer = np.zeros(6)
-    old = (buffer.reshape(2, 3),)
-    buffer[:] = 7.0
-    found = overwrite(old, (buffer.reshape(2, 3),))
-    assert found.value is old
-    assert found.replaced == ()
-
-
-def test_an_array_that_overlaps_itself_is_replaced():
-    old = np.lib.stride_tricks.as_strided(np.zeros(4), (3, 2), (8, 8))
-    new = np.arange(6.0).reshape(3, 2)
-    found = overwrite((old,), (new,))
-    assert np.array_equal(found.value[0], np.arange(6.0).reshape(3, 2))
-    assert found.replaced == ("[0]",)
+def test_the_same_unknown_object_again_is_not_reported():
+    model = object()
+    found = overwrite((model, [model]), (model, [model]))
+    assert (found.replaced, found.changed) == ((), False)
 
 
 def test_arguments_that_contain_themselves_are_refused_in_a_sentence():

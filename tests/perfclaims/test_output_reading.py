@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from perfclaims.outputs import Tolerance, compare, needs_reading, read, share_storage
+from perfclaims import output_nodes
+from perfclaims.outputs import Tolerance, compare, needs_reading, read, share_storage, snapshot
 
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024
+Pair = namedtuple("Pair", "first second")
+RIGHT = np.array([1.0, 2.0, 3.0])
 
 
 class Lazy:
@@ -19,6 +21,11 @@ class Lazy:
     def numpy(self):
         self.reads += 1
         return self.answer
+
+
+class Hiding(list):
+    def __iter__(self):
+        return iter(())
 
 
 @dataclass
@@ -37,8 +44,9 @@ PLACES = [
     lambda lazy: (None, {"a": [lazy]}),
     lambda lazy: OrderedDict(a=lazy),
     lambda lazy: Pair("x", lazy),
-    lambda lazy: Result(lazy),
+    Result,
     lambda lazy: [Result((lazy,))],
+    lambda lazy: Hiding([lazy]),
 ]
 
 
@@ -93,6 +101,48 @@ def test_an_answer_that_is_no_array_does_not_match_and_is_not_read_again():
     assert inner.reads == 0
 
 
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda lazy: np.array([lazy, None], dtype=object),
+        lambda lazy: np.array([(lazy,)], dtype=[("a", "O")]),
+        lambda lazy: output_nodes.SequenceNode((lazy,)),
+        lambda lazy: output_nodes.MappingNode({"a": lazy}),
+        output_nodes.PlainNode,
+        Lazy,
+        lambda lazy: Lazy(np.array([lazy], dtype=object)),
+        lambda lazy: {lazy: 1.0},
+        lambda lazy: {lazy},
+    ],
+)
+def test_work_hidden_from_the_timed_reading_is_not_done_after_the_clock_either(hide):
+    lazy = Lazy(RIGHT)
+    taken = read(hide(lazy))
+    in_time = lazy.reads
+    snapshot(taken)
+    snapshot(hide(lazy), may_read=False)
+    assert not compare(RIGHT, taken, Tolerance()).matched
+    assert lazy.reads == in_time
+
+
+class Moody:
+    """Has `.numpy()` only from the second look on."""
+
+    def __init__(self):
+        self.looks = 0
+
+    @property
+    def numpy(self):
+        self.looks += 1
+        return None if self.looks == 1 else lambda: RIGHT
+
+
+def test_an_object_that_hides_its_method_at_first_is_refused_by_a_snapshot_that_may_not_read():
+    output = Moody()
+    assert not needs_reading(output)
+    assert not compare(RIGHT, snapshot(output, may_read=False), Tolerance()).matched
+
+
 def test_what_numpy_raises_is_not_hidden():
     class Broken:
         def numpy(self):
@@ -124,6 +174,7 @@ BUFFER = np.zeros(20)
         [BUFFER.view(Subclass), BUFFER],
         [Lazy(BUFFER), Lazy(BUFFER)],
         [Result(BUFFER), [BUFFER]],
+        [Hiding([BUFFER]), [BUFFER]],
         [[1.0, shared := [2.0]], (shared,)],
         [shared_set := {1}, shared_set],
         [same := object(), same],

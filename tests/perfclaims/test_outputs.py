@@ -1,7 +1,6 @@
 """Structures with planted differences: what matches, what does not, and what the sentence says."""
 
 import enum
-import json
 import math
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from perfclaims.outputs import Tolerance, compare, snapshot
 
 DEFAULT = Tolerance()
 LOOSE = Tolerance(relative_l2=0.1)
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024 - what implementations return
+Pair = namedtuple("Pair", "first second")
 
 
 class Colour(enum.Enum):
@@ -36,6 +35,22 @@ class SlottedPrediction:
     label: int
 
 
+class Text(str):
+    __slots__ = ()
+
+
+class Raw(bytes):
+    pass
+
+
+class Length(float):
+    pass
+
+
+class Grade(enum.IntEnum):
+    GOOD = 3
+
+
 class TensorLike:
     def __init__(self, answer):
         self.answer = answer
@@ -46,12 +61,6 @@ class TensorLike:
 
 def matched(expected, actual, tolerance=DEFAULT):
     return compare(expected, actual, tolerance).matched
-
-
-def message(expected, actual, tolerance=DEFAULT):
-    found = compare(expected, actual, tolerance)
-    assert not found.matched
-    return found.message
 
 
 @pytest.mark.parametrize(
@@ -80,6 +89,9 @@ def message(expected, actual, tolerance=DEFAULT):
         (TensorLike(np.ones(3)), np.ones(3)),
         ({"a": [TensorLike(np.ones(3))]}, {"a": [np.ones(3)]}),
         ((None, 1.0), (None, 1.0)),
+        ((Text("abc"), Raw(b"abc"), Length(2.0), Grade.GOOD), ("abc", b"abc", 2.0, 3)),
+        ({Text("a"): 1.0, np.int64(2): 2.0, (1, "b"): 3.0}, {"a": 1.0, 2: 2.0, (1, "b"): 3.0}),
+        ([1, 2], (np.uint8(1), np.uint8(2))),
         ("abc", "abc"),
         (["a", "b"], np.array(["a", "b"])),
         (b"abc", bytearray(b"abc")),
@@ -104,6 +116,7 @@ def test_outputs_of_equal_content_match_in_both_directions(expected, actual):
             found = compare(left, right, tolerance)
             assert found.matched, found.message
             assert (found.differing, found.where, found.returned_nothing) == (0, None, False)
+            assert compare(snapshot(left), snapshot(right), tolerance) == found
 
 
 @pytest.mark.parametrize(
@@ -115,6 +128,8 @@ def test_outputs_of_equal_content_match_in_both_directions(expected, actual):
         (np.int64(1), np.uint64(1)),
         ([True], [1]),
         ([True, 2], [1, 2]),
+        ([np.True_, np.int64(1)], [np.int64(1), np.int64(1)]),
+        ([np.uint8(1), np.int64(1)], [np.int64(1), np.int64(1)]),
         ([1, 2], np.array([1.0, 2.0])),
         (1.0, [1.0]),
         (1.0, (1.0,)),
@@ -144,6 +159,7 @@ def test_outputs_of_equal_content_match_in_both_directions(expected, actual):
         (np.ma.array([1.0, 2.0], mask=[False, True]), np.array([1.0, 2.0])),
         (np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([1.0, 3.0], mask=[False, True])),
         (np.array([1], "datetime64[D]"), np.array([1], "datetime64[s]")),
+        (np.array(["2024-01-01"], "datetime64[D]"), np.array(["2024-01-01"], "datetime64[s]")),
         (np.void(b"ab"), np.void(b"ac")),
         (np.ones(3), np.array([1.0, 1.0, math.nan])),
     ],
@@ -155,6 +171,7 @@ def test_outputs_of_different_content_never_match_in_either_direction(expected, 
             found = compare(left, right, tolerance)
             assert not found.matched
             assert found.message
+            assert compare(snapshot(left), snapshot(right), tolerance) == found
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u8", "c8", "?", "M8[s]", "S3", "U3"])
@@ -177,73 +194,12 @@ def test_one_changed_element_is_found_at_its_place_in_any_structure(dtype, data)
         assert found.where == f"['x'][1][0]{list(index)}"
 
 
-def test_the_message_counts_and_shows_the_largest_difference():
-    expected = np.arange(100.0).reshape(10, 10)
-    actual = expected.copy()
-    actual[0, 1], actual[2, 3], actual[5, 5] = 1.25, 23.5, 55.125
-    found = compare(expected, actual, DEFAULT)
-    assert found.message == "3 of 100 elements differ, the largest by 0.5 at [2, 3]: expected 23, got 23.5"
-    assert (found.elements, found.differing, found.largest_difference, found.where) == (100, 3, 0.5, "[2, 3]")
-
-
-@pytest.mark.parametrize(
-    ("expected", "actual", "said"),
-    [
-        ({"logits": np.ones((2, 3))}, {"logits": np.ones((3, 2))}, "shapes differ at ['logits']: expected (2, 3), got (3, 2)"),
-        (np.float32(1), np.int64(1), "dtype kinds differ: expected float32, got int64"),
-        ({"a": 1, "b": 2}, {"b": 2, "c": 3}, "keys differ: missing ['a'], unexpected ['c']"),
-        ((1.0, (2.0,)), (1.0, ()), "lengths differ at [1]: expected 1, got 0"),
-        ([1.0, [2.0, math.nan]], [1.0, [2.0, 3.0]], "1 of 3 elements differs, NaN in one place only at [1][1]: expected nan, got 3"),
-        ((np.ones(2), "cat"), (np.ones(2), "dog"), "1 of 3 elements differs at [1]: expected 'cat', got 'dog'"),
-        ({"a": 1.0}, [1.0], "kinds of output differ: expected a dictionary of 1, got an array of float64 of shape (1,)"),
-        ((None, 1.0), (2.0, 1.0), "kinds of output differ at [0]: expected None, got a number of float64"),
-        (np.float32(1), 1.0001, "1 of 1 elements differs, the largest by 0.0001: expected 1, got 1.0001"),
-        (1.0, 1.0 + 2e-5, "1 of 1 elements differs, the largest by 2e-05: expected 1, got 1.00002"),
-        (1e9, 1e9 + 20000, "1 of 1 elements differs, the largest by 20000: expected 1e+09, got 1.00002e+09"),
-        (np.ma.array([1.0, 2.0], mask=[0, 1]), np.array([1.0, 2.0]), "masks differ in 1 of 2 elements"),
-        ((1.0, iter([1])), (1.0, 2), "the expected output cannot be compared at [1]: a list_iterator: return arrays"),
-        ([TensorLike([1.0])], [np.ones(1)], "the expected output cannot be compared at [0]: .numpy() of a TensorLike must return an ndarray, got a list"),
-    ],
-)  # fmt: skip
-def test_the_message_says_what_differs_and_where(expected, actual, said):
-    assert message(expected, actual).startswith(said)
-
-
-def test_numbers_that_look_alike_in_six_digits_are_shown_in_full():
-    said = message(np.array([1.0]), np.array([1.0 + 1e-9]), Tolerance(rtol=0, atol=0))
-    assert said.endswith("at [0]: expected 1.0, got 1.000000001")
-
-
-def test_under_relative_l2_the_message_gives_the_error_and_the_limit():
-    said = message(np.array([3.0, 4.0]), np.array([3.0, 5.0]), LOOSE)
-    assert said == (
-        "relative L2 error 0.2 where 0.1 is allowed: "
-        "1 of 2 elements differs, the largest by 1 at [1]: expected 4, got 5"
-    )
-
-
-def test_long_values_are_cut_in_messages():
-    assert len(message("a" * 10_000, "b" * 10_000)) < 200
-
-
-def test_a_match_says_how_much_was_compared_and_how_far_it_is_off():
-    found = compare([np.ones(60), np.full(40, 2.0)], [np.ones(60), np.full(40, 2.0 + 2**-20)], DEFAULT)
-    assert found.message == "all 100 elements match (rtol 1e-05, atol 1e-06)"
-    assert found.largest_difference == 2**-20
-    assert found.relative_l2 == pytest.approx(2**-21)
-
-
 def test_a_small_wrong_array_does_not_hide_behind_a_large_one():
     large, small = np.full(10_000, 100.0), np.array([1.0, 1.0])
     found = compare({"x": large, "y": small}, {"x": large, "y": -small}, LOOSE)
     assert not found.matched
     assert found.relative_l2 == pytest.approx(2.0)
     assert found.where.startswith("['y']")
-
-
-def test_what_does_not_pair_in_structure_is_named_before_what_differs_in_value():
-    said = message((1.0, np.ones(2), 3.0), (2.0, np.ones(3), 4.0))
-    assert said == "shapes differ at [1]: expected (2,), got (3,)"
 
 
 @pytest.mark.parametrize(
@@ -282,19 +238,6 @@ def test_python_integers_are_told_apart_where_float64_cannot():
     assert not matched([2**53], np.array([2**53 + 1]))
 
 
-@pytest.mark.parametrize(
-    "value", [math.nan, math.inf, 1e308, -1e308, 2**63 - 1, None, "\ud800", b"\xff"], ids=repr
-)
-@pytest.mark.parametrize("tolerance", [DEFAULT, LOOSE])
-def test_comparisons_are_strict_json(value, tolerance):
-    for expected, actual in ((value, 0.0), ((value, 1.0), (value, 2.0)), ([-1e308], [value])):
-        found = compare(expected, actual, tolerance)
-        fields = {name: getattr(found, name) for name in found.__dataclass_fields__}
-        json.dumps(fields, allow_nan=False)
-        assert type(found.matched) is bool
-        assert found.message
-
-
 def test_a_snapshot_does_not_follow_later_changes():
     array, numbers = np.arange(4.0), [1.0, 2.0]
     tensor, objects = TensorLike(np.ones(2)), np.array([array, None], dtype=object)
@@ -319,11 +262,9 @@ def test_a_snapshot_does_not_follow_later_changes():
 
 def test_a_snapshot_can_refuse_objects_that_must_still_be_read():
     answer = snapshot([TensorLike(np.ones(2))], may_read=False)
-    said = message([np.ones(2)], answer)
-    assert (
-        said
-        == "the actual output cannot be compared at [0]: a TensorLike whose answer was not read while the clock ran"
-    )
+    found = compare([np.ones(2)], answer, DEFAULT)
+    assert not found.matched
+    assert found.message.endswith("at [0]: a TensorLike whose answer was not read while the clock ran")
 
 
 def cyclic_list():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perfclaims.storage import MemoryInUse, array_of, data_array, overlap, owner
@@ -17,7 +17,11 @@ def test_two_views_overlap_when_they_have_an_element_in_common(first, second):
     assert overlap(numbers[first], numbers[second]) == bool(common)
 
 
-@given(st.lists(slices, max_size=6), slices)
+blocks = st.builds(lambda start, length: slice(start, start + length), st.integers(0, 39), st.integers(1, 6))
+
+
+@example(added=[slice(0, 6), slice(3, 10)], asked=slice(7, 8))
+@given(st.lists(slices, max_size=6) | st.lists(blocks, max_size=10), slices | blocks)
 def test_memory_in_use_is_touched_by_what_overlaps_any_of_its_arrays(added, asked):
     numbers = np.arange(40)
     memory = MemoryInUse()
@@ -58,6 +62,7 @@ def test_the_data_of_an_array_or_a_scalar_is_no_array_of_its_own():
 
     assert data_array(np.ones(2)) is None
     assert data_array(np.float64(1)) is None
+    assert data_array(np.ma.array([1.0])) is None
     assert data_array(3) is None
     assert data_array(Tensor()) is Tensor.data
     assert array_of(Tensor()) is Tensor.data

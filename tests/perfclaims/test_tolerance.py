@@ -126,6 +126,13 @@ def test_neighbours_at_the_end_of_the_64_bit_integers_differ_by_one(dtype):
     assert not Tolerance(relative_l2=0.0).accepts(np.array([top], dtype), np.array([top - 1], dtype))
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is no wider than float64")
+def test_the_worst_of_two_large_integers_is_found_where_float64_sees_no_difference():
+    expected = np.array([EXTREMES.max] * 3)
+    found = difference(expected, expected - np.array([1, 3, 2]), Tolerance())
+    assert (found.index, found.largest) == ((1,), 3.0)
+
+
 def test_the_ends_of_int64_do_not_wrap_around():
     found = difference(np.array([EXTREMES.max]), np.array([EXTREMES.min]), Tolerance(atol=10.0))
     assert found.largest == 2.0**64

@@ -116,6 +116,17 @@ def test_a_block_size_that_is_no_positive_whole_number_is_refused(block_size):
         blocked_matmul(np.ones((2, 2)), np.ones((2, 2)), block_size)
 
 
+def test_the_block_size_reaches_the_compiled_loops(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        acceleration.loops, "matmul_blocked", lambda a, b, size: (seen.append(size), a @ b)[1]
+    )
+    a = np.ones((2, 2), np.float32)
+    blocked_matmul(a, a)
+    blocked_matmul(a, a, block_size=5)
+    assert seen == [64, 5]
+
+
 def test_naive_loops_add_in_python_and_blocked_loops_in_float32():
     # 1e8 + 1 is 1e8 in float32, so only sums of Python numbers keep the 1.
     a, b = np.array([[1e8, 1, -1e8]], np.float32), np.ones((3, 1), np.float32)

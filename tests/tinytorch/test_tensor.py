@@ -37,6 +37,7 @@ def whole(shape, seed):
         ([], (0,)),
         (np.arange(6).reshape(2, 3), (2, 3)),
         (np.ones((2, 1, 2), np.float16), (2, 1, 2)),
+        (np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)), (2, 3)),
         (np.arange(6, dtype=">f4")[::-2], (3,)),
         (Tensor([1.0, 2.0]), (2,)),
         ([Tensor([1.0, 2.0]), Tensor([3.0, 4.0])], (2, 2)),

@@ -1,0 +1,94 @@
+"""Numbers as people say them."""
+
+import math
+
+import pytest
+
+from perfclaims.criteria import AccuracyDrop, OutputsMatch, Overhead, ScalingExponent, SizeRatio, Speedup, Value
+from perfclaims.wording import about, bounds, duration, interval, number, percent, ratio, thresholds
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (-0.0, "0"),
+        (2.0, "2"),
+        (2.304, "2.3"),
+        (23.456, "23.5"),
+        (234.5678, "235"),
+        (2345.6, "2346"),
+        (1234567.0, "1234567"),
+        (12345678.0, "1.23e+07"),
+        (100.0, "100"),
+        (0.012345, "0.0123"),
+        (0.000012345, "1.23e-05"),
+        (-2.345, "-2.35"),
+        (9.9999, "10"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        (math.nan, "?"),
+        (None, "?"),
+    ],
+)
+def test_three_digits_and_no_exponent_for_everyday_sizes(value, text):
+    assert number(value) == text
+
+
+def test_ratios_near_one_get_another_digit():
+    assert [ratio(v) for v in (1.0204, 0.9796, 1.9996, 2.3456, 0.4567)] == ["1.02", "0.9796", "2", "2.35", "0.457"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ((2.31, 2.28, 2.35, "x"), "2.31x [2.28, 2.35]"),
+        ((0.5, 0.498, 0.50214, "x"), "0.5x [0.498, 0.502]"),
+        ((1.02, 1.0151, 1.0249, "x"), "1.02x [1.015, 1.025]"),
+        ((4.0, None, None, "x"), "4x"),
+        ((2.0, 0.0, None, "x"), "2x [0, inf]"),
+        ((0.0314, 0.0302, 0.0329, "fraction"), "3.14 % [3.02, 3.29]"),
+        ((-1e-9, -0.001, 0.001, "fraction"), "0 % [-0.1, 0.1]"),
+        ((12.5, None, None, "%"), "12.5 %"),
+        ((0.94, 0.9, 0.98, "us"), "0.94 us [0.9, 0.98]"),
+        ((2.0, None, 3.0, None), "2 [-inf, 3]"),
+        ((None, None, None, "x"), "?"),
+        ((math.nan, 0.0, None, "x"), "? [0, inf]"),
+    ],
+)
+def test_an_interval_stands_behind_its_estimate(parts, text):
+    assert interval(*parts) == text
+
+
+@pytest.mark.parametrize(
+    ("criterion", "text"),
+    [
+        (Speedup(2.2), "at least 2.2x"),
+        (Speedup(1.015), "at least 1.015x"),
+        (Speedup(2, over="geometric_mean"), "at least 2x in geometric mean"),
+        (SizeRatio(3.8), "at least 3.8x smaller"),
+        (AccuracyDrop(0.005), "at most 0.5 points lost"),
+        (Overhead(0.05), "at most 5 % more"),
+        (Overhead(at_most_us=2.0), "at most 2 us more"),
+        (ScalingExponent(at_most=0.3), "exponent at most 0.3"),
+        (ScalingExponent(1, 2), "exponent from 1 to 2"),
+        (Value("psnr", at_least=30), "psnr at least 30"),
+        (Value("zeros", equals=95000), "zeros exactly 95000"),
+        (OutputsMatch(), "outputs match (rtol 1e-05, atol 1e-06)"),
+        (OutputsMatch(relative_l2=0.03), "outputs match (relative L2 error at most 0.03)"),
+    ],
+)
+def test_what_a_criterion_demands_in_a_few_words(criterion, text):
+    assert thresholds(criterion) == text
+
+
+def test_a_criterion_of_nobodys_is_an_error():
+    with pytest.raises(TypeError, match="unknown criterion"):
+        thresholds(object())
+
+
+def test_bounds_durations_counts_and_percent():
+    assert [bounds(1, None), bounds(None, 2), bounds(1, 2)] == ["at least 1", "at most 2", "from 1 to 2"]
+    assert [duration(s) for s in (0.04, 0.999, 3.21, 45, 240)] == ["40 ms", "999 ms", "3.2 s", "45 s", "4 min"]
+    assert [about(n) for n in (3, 299.99999, 5580.2, 123456)] == ["3", "300", "5600", "120000"]
+    assert [percent(v) for v in (0.05, 1.0, -0.001, math.inf)] == ["5", "100", "-0.1", "inf"]
