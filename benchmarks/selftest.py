@@ -1,6 +1,6 @@
 """Measures the harness itself: false alarms, coverage, resolution, decisions, and what a pair costs.
 
-    python benchmarks/selftest.py             about 15 minutes on an idle machine
+    python benchmarks/selftest.py             about 10 minutes on an idle machine
     python benchmarks/selftest.py --quick     a tenth of the trials, for a look
 
 The work is such that true ratios are exact: a callable repeats one unit of work n times, and two callables
@@ -75,8 +75,8 @@ def interpreter_unit() -> Unit:
 UNITS: dict[str, Callable[[], Unit]] = {"C": c_unit, "NumPy": numpy_unit, "interpreter": interpreter_unit}
 GATED = tuple(UNITS)
 ALL = (*GATED, "memory")
-# Units per call of the baseline; the memory workload streams this many chunks. Calls are 0.25 ms and more, so
-# that what a call costs beside its units (0.2 us, as much for few units as for many) leaves ratios true to 0.1 %.
+# Units per call of the baseline; the memory workload streams this many chunks. Calls are 0.25 ms and more,
+# so that what a call costs beside its units (0.2 us, however many there are) leaves ratios true to 0.1 %.
 UNITS_PER_CALL = {"C": 200, "NumPy": 500, "interpreter": 200, "memory": 200}
 
 
@@ -362,7 +362,7 @@ def main() -> int:
     report, start = Report(), time.perf_counter()
     pair_cost(report)
     decisions(report, max(2, 20 // fewer), "")
-    false_alarms(report, max(4, 160 // fewer))
+    false_alarms(report, max(4, 80 // fewer))
     coverage(report, max(3, 50 // fewer))
     boundary(report, max(2, 40 // fewer))
     arrays(report, max(4, 16 // fewer))

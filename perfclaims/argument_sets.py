@@ -1,4 +1,4 @@
-"""The arguments that an instance is called with: several sets, used in turn, laid out for samples, drawn anew."""
+"""The arguments of an instance: several sets, used in turn, laid out for samples, and drawn anew."""
 
 from __future__ import annotations
 
@@ -21,17 +21,25 @@ Arguments = tuple[Any, ...]
 # The arguments of each sample: one list of sets for every position.
 Windows = list[list[Arguments]]
 
-# Sets of arguments per instance: several, so that no call can count on the one before, but so little memory and
-# time that ten instances can have their own, and all of them be drawn, written and checksummed within a second.
+# Sets of arguments per instance: several, so that no call can count on the one before, but so little memory
+# and time that ten instances have their own, and all are drawn, written and checksummed within a second.
 USUAL_SETS = 4
 FEWEST_SETS = 2
 SETS_BYTES = 4 << 20
 DRAWING_S = 0.5
 OVERWRITING_S = 50e-6
-# Larger or slower sets are shared by all instances. Arrays of this size are mapped by the GNU C library at one
-# offset within a page, so that sets of their own would not show another memory layout.
+# A reader is told of sets used several times within one sample only from this many times on: the last round,
+# where each is used once, notices what that could hide.
+_FAR_FEWER = 4
+# Larger or slower sets are shared by all instances. The GNU C library maps arrays of this size at one offset
+# within a page, so that sets of their own would not show another memory layout.
 SHARED_BYTES = 32 << 20
 SHARED_DRAW_S = 0.15
+
+_NO_INPUTS = (
+    "the same call is repeated, so that answers worked out ahead or remembered cannot be told from computed "
+    "ones; pass `inputs`"
+)
 
 
 class Drawing:
@@ -58,16 +66,13 @@ class Drawing:
     def notes(self) -> list[str]:
         """What the reader should know of how the arguments are held."""
         if self.inputs is None:
-            return [
-                "the same call is repeated, so that answers worked out ahead or remembered cannot be told from "
-                "computed ones; pass `inputs`"
-            ]
+            return [_NO_INPUTS]
         if self._shared is None:
             return []
-        return [
-            f"one set of arguments has {self._set_bytes / 1e6:.3g} MB and takes {self._draw_s:.2g} s to draw: all "
-            "instances share them, in one memory layout"
-        ]
+        size = (
+            f"one set of arguments has {self._set_bytes / 1e6:.3g} MB and takes {self._draw_s:.2g} s to draw"
+        )
+        return [f"{size}: all instances share them, in one memory layout"]
 
     def first(self, rng: np.random.Generator) -> list[Arguments]:
         """The first two sets of an instance.
@@ -151,7 +156,7 @@ class ArgumentSets:
             more = self._drawn(count - len(self._sets))
             self._sets[count:] = more
             self._checksums[count:] = map(checksum, more)
-            if count < longest:
+            if _FAR_FEWER * count < longest:
                 notes.append(
                     f"{longest} calls of a sample share {count} sets of arguments: more would take too much "
                     "memory or too long to draw"
@@ -227,8 +232,8 @@ class ArgumentSets:
             if result.replaced:
                 self._in_place = False
                 notes.append(
-                    f"arguments {', '.join(result.replaced)} were replaced, not overwritten: an answer remembered "
-                    "by their address would not be noticed; pass them as arrays or lists of a fixed size"
+                    f"arguments {', '.join(result.replaced)} were replaced, not overwritten: an answer "
+                    "remembered by their address would not be noticed; pass arrays or lists of a fixed size"
                 )
         if same:
             notes.append(
@@ -257,7 +262,7 @@ class Held:
 
 
 def hold(arguments: Arguments, noted: int) -> Held | None:
-    """Copy the content of arrays and of objects with an array behind `.data`; None where there is other content."""
+    """Copy the content of arrays, also behind `.data`; None where the arguments have other content."""
     arrays = [array_of(argument) for argument in arguments]
     places = [(array, array.copy()) for array in arrays if array is not None]
     return Held(places, noted) if len(places) == len(arguments) else None

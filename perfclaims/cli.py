@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from perfclaims import wording
@@ -28,6 +28,10 @@ from perfclaims.runner import Run
 
 _WRONG = 2
 _INTERRUPTED = 130
+
+
+class OutputError(Exception):
+    """The results cannot be printed; one sentence."""
 
 
 def main(
@@ -58,12 +62,9 @@ def main(
     try:
         with _signals():
             return _rejudge(options) if options.command == "rejudge" else _run(options, repeat)
-    except (ArchiveError, LoadError, ValueError) as error:
+    except (ArchiveError, LoadError, OutputError, ValueError, OSError) as error:
         _say(f"{program}: {error}")
-    except OSError as error:
-        silence(sys.stdout)
-        _say(f"{program}: cannot write the results: {error.strerror or error}")
-    return _WRONG
+        return _WRONG
 
 
 def _run(options: Options, repeat: str) -> int:
@@ -169,8 +170,13 @@ def _shown(path: Path) -> str:
 
 
 def _out(text: str) -> None:
-    write_line(sys.stdout, text)
+    try:
+        write_line(sys.stdout, text)
+    except OSError as error:
+        silence(sys.stdout)
+        raise OutputError(f"cannot write the results: {error.strerror or error}") from None
 
 
 def _say(text: str) -> None:
-    write_line(sys.stderr, text)
+    with suppress(OSError):
+        write_line(sys.stderr, text)

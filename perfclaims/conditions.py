@@ -71,14 +71,15 @@ class Conditions:
         found = []
         if sys.gettrace() is not None or sys.getprofile() is not None:
             found.append(
-                "a debugger, profiler or coverage tool is active, which slows Python code and not compiled code; "
-                "measure without it"
+                "a debugger, profiler or coverage tool is active, which slows Python code and not compiled "
+                "code; measure without it"
             )
         started = threading.active_count() - self._running
         if self.threads == 1 and started > 0:
+            threads = "thread was" if started == 1 else "threads were"
             found.append(
-                f"{started} {'thread was' if started == 1 else 'threads were'} started and not ended: work done "
-                "between the timed calls is not seen; end them, or declare the claim with threads='all'"
+                f"{started} {threads} started and not ended: what is done there between the timed calls is "
+                "not seen; end them, or declare the claim with threads='all'"
             )
         return found
 
@@ -110,7 +111,7 @@ def collect_if_piled_up() -> None:
 @contextmanager
 def _collector_off() -> Iterator[None]:
     was_enabled = gc.isenabled()
-    # Objects that the caller froze must stay frozen, and `unfreeze` knows no subsets: then leave all as it is.
+    # What the caller froze must stay frozen, and `unfreeze` knows no subsets: then all is left as it is.
     freeze = gc.get_freeze_count() == 0
     gc.disable()
     if freeze:

@@ -23,12 +23,11 @@ from perfclaims.criteria import (
 from perfclaims.evidence import Number, Outcomes, OutputCheck, Outputs, Piece, Scaling, Sizes, Timing
 from perfclaims.exponent import exponent_interval
 from perfclaims.findings import CriterionResult, Finding, ends, place
-from perfclaims.outputs import Tolerance
 from perfclaims.paired_accuracy import accuracy_drop_interval
-from perfclaims.statistics import Interval, binomial_interval
+from perfclaims.statistics import Interval, binomial_interval, samples_needed
 from perfclaims.timing_findings import geometric_mean_finding, overhead_finding, speedup_finding
 
-__all__ = ["CriterionResult", "Finding", "compared", "evaluate"]
+__all__ = ["CriterionResult", "Finding", "evaluate"]
 
 P = TypeVar("P")
 
@@ -37,11 +36,6 @@ def evaluate(criterion: Criterion, pieces: Sequence[Piece]) -> CriterionResult:
     """Judge one criterion on all evidence of its kind, or on that with its label."""
     spoken_of = [p for p in pieces if criterion.label in (None, p.label)]
     return CriterionResult(criterion, tuple(_findings(criterion, spoken_of)))
-
-
-def compared(piece: Timing | Outputs, tolerance: Tolerance) -> OutputCheck | None:
-    """The check of a piece's outputs under this tolerance; None where they were not compared."""
-    return next((c for c in piece.checks if c.tolerance == tolerance and c.comparisons), None)
 
 
 def _findings(criterion: Criterion, pieces: Sequence[Piece]) -> list[Finding]:
@@ -80,7 +74,7 @@ def _outputs(criterion: OutputsMatch, piece: Timing | Outputs) -> Finding:
             reasons=(Reason.ARGUMENTS_CHANGED,),
             sentence=f"{changed}, so that both sides cannot be given the same",
         )
-    check = compared(piece, criterion.tolerance)
+    check = next((c for c in piece.checks if c.tolerance == criterion.tolerance and c.comparisons), None)
     if check is None:
         return Finding(
             piece.label,
@@ -167,7 +161,12 @@ def _scaling(criterion: ScalingExponent, scaling: Scaling) -> Finding:
     reasons: tuple[Reason, ...] = ()
     if outcome is Outcome.INCONCLUSIVE:
         reasons = (Reason.UNDECIDED,)
-        remedy = interval.warning or "sizes further apart or a larger budget would decide"
+        remedy = "sizes further apart or a larger budget would decide"
+        if not interval.exists:
+            needed = samples_needed(scaling.confidence)
+            remedy = (
+                f"{scaling.instances} instances give no interval, {needed} are needed; raise the time limit"
+            )
         sentence += f", which is too noisy to tell: {remedy}"
     return Finding(scaling.label, outcome, *ends(interval), reasons=reasons, sentence=sentence)
 

@@ -171,7 +171,8 @@ class Timing:
     @property
     def finished(self) -> bool:
         """Whether it came to its last round, or to a reason not to go on."""
-        return self.last_round is not None or self.arguments_changed is not None
+        measured = len(self.samples) > 0 and self.last_round is not None
+        return measured or self.arguments_changed is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +250,16 @@ class Scaling:
         check_confidence(self.confidence)
         if len(set(self.sizes)) < 2 or not all(0 < size < math.inf for size in self.sizes):
             raise ValueError(f"`sizes` must be two or more different positive numbers, got {self.sizes}")
-        if len(self.calls) != len(self.sizes) or min(self.calls) < 1:
+        # Nothing was calibrated where time did not suffice for the first instance.
+        if self.instances and (len(self.calls) != len(self.sizes) or min(self.calls) < 1):
             raise ValueError(f"`calls` must be a positive number for every size, got {self.calls}")
         if self.instances > MOST_SIGNED_RANKS:
             raise ValueError(f"`instances` must be at most {MOST_SIGNED_RANKS}, got {self.instances}")
+
+    @property
+    def finished(self) -> bool:
+        """Whether anything was measured."""
+        return self.instances > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,8 +190,9 @@ class Experiment:
                     raise ValueError(f"`{argument}` of value {name!r} must be a finite number, got {value!r}")
             ends = (-np.inf if low is None else low), (np.inf if high is None else high)
             if not ends[0] <= number <= ends[1]:
+                interval = f"[{low}, {high}]"
                 raise ValueError(
-                    f"`number` of value {name!r} must lie within its interval, got {number} in [{low}, {high}]"
+                    f"`number` of value {name!r} must lie within its interval, got {number} in {interval}"
                 )
             exact = [None if v is None else float(v) for v in (low, high)]
             self._keep(Number(label, name, float(number), unit, exact[0], exact[1]))

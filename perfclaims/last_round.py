@@ -10,18 +10,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from perfclaims.instances import Instance
 from perfclaims.pairing_run import PairingRun
+from perfclaims.sides import Instance
 
-# Pairs of each instance: three, so that one interruption decides nothing; one where they take longer than this.
+# Pairs of each instance: three, so that one interruption decides nothing; fewer where they take longer.
 _PAIRS = 3
 _SHARE_OF_BUDGET = 0.25
 _USUAL_NS = 200_000_000
 # A single instance needs six pairs for an interval.
 PAIRS_OF_SINGLE = 8
-# Of each instance's first pair, the outputs of all calls are asked for again, for this long; of the others only
-# that of the last call is compared.
+# Of each instance's first pair, the outputs of all calls are asked for again, for this long; of the others
+# only that of the last call is compared.
 _ALL_OUTPUTS_NS = 10_000_000
+# Arguments that are huge or slow to draw must not keep the reader waiting: then it ends early.
+_LONGEST_NS = 10_000_000_000
 _IN_LAST_ROUND = "in the last round"
 
 
@@ -30,14 +32,14 @@ class LastRound:
 
     Args:
         run: what was measured so far; gets the rows and the comparisons.
-        calls: of each side in a sample.
         instances: those of the passes.
+        calls: of each side in a sample.
         fresh_arguments: whether there are any.
-        warm: whether to call both sides, untimed, before their arguments are overwritten: the code and its other
-            data are then in the caches, as in the passes.
+        warm: whether to call both sides, untimed, before their arguments are overwritten: the code and its
+            other data are then in the caches, as in the passes.
         slow: calls are so slow that a single pair must do.
         clock: nanoseconds, monotonic.
-        stop: moment on that clock after which no further round starts.
+        stop: moment on that clock after which no further pair starts.
     """
 
     def __init__(
@@ -72,16 +74,24 @@ class LastRound:
             run.last_calls = instance.lay_out_last(*self._calls)
         fewest, most = self._rounds()
         for done in range(most):
-            now = self._clock()
-            if done and (now > self._stop or (done >= fewest and now > usual)):
+            if done >= fewest and self._clock() > usual:
                 break
-            order = self._random.sample(range(len(self._instances)), len(self._instances))
-            for index in order[:1] if self._slow else order:
-                self._note_changed("while it was timed" if done == 0 else _IN_LAST_ROUND, self._instances[index])
-                self._renew(self._instances[index])
-                self._pair(index, all_outputs=done == 0)
+            if not self._round(first=done == 0, stop=min(self._stop, start + _LONGEST_NS)):
+                break
         self._note_changed(_IN_LAST_ROUND, *self._instances)
         run.last_round_ns = self._clock() - start
+
+    def _round(self, *, first: bool, stop: float) -> bool:
+        """One pair of every instance; False when there was no time for all of them."""
+        order = self._random.sample(range(len(self._instances)), len(self._instances))
+        for index in order[:1] if self._slow else order:
+            if self._run.last_rows and self._clock() > stop:
+                return False
+            instance = self._instances[index]
+            self._note_changed("while it was timed" if first else _IN_LAST_ROUND, instance)
+            self._renew(instance)
+            self._pair(index, all_outputs=first)
+        return True
 
     def _note_changed(self, when: str, *instances: Instance) -> None:
         if any(instance.arguments_changed() for instance in instances):
@@ -94,10 +104,12 @@ class LastRound:
 
     def _renew(self, instance: Instance) -> None:
         run = self._run
+        if not self._warm:
+            run.warn(*instance.redraw())
+            return
         run.warn(*instance.prepare_last())
-        if self._warm:
-            for side in self._random.sample((instance.baseline, instance.optimized), 2):
-                side.sample(0)
+        for side in self._random.sample((instance.baseline, instance.optimized), 2):
+            side.sample(0)
         run.warn(*instance.write_last())
 
     def _pair(self, index: int, *, all_outputs: bool) -> None:

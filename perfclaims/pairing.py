@@ -11,24 +11,27 @@ from contextlib import AbstractContextManager, nullcontext
 from perfclaims import plan as planning
 from perfclaims.conditions import collect_if_piled_up
 from perfclaims.evidence import PairingPlan
-from perfclaims.instances import Instance, Side, Source
-from perfclaims.last_round import PAIRS_OF_SINGLE, LastRound
+from perfclaims.last_round import LastRound
 from perfclaims.outputs import Tolerance
 from perfclaims.pairing_run import PairingRun
 from perfclaims.ratio import decided
+from perfclaims.sides import Instance, Side, Source
 from perfclaims.tally import OutputTally
+from perfclaims.time_allowance import MARGIN, TimeAllowance
 
-# Calls this short are repeated to calibrate.
+# Calls this short are repeated to calibrate, and those this short in batches.
 _REPEAT_BELOW_NS = 20_000_000
-# Samples this short are preceded by an untimed one on each visit, because the instances visited in between have
-# pushed their data out of the caches.
+_BATCH_BELOW_NS = 200_000
+_CALIBRATIONS = 3
+_CALIBRATING_PAIRS = 5
+# Samples this short are preceded by an untimed one on each visit, because the instances visited in between
+# have pushed their data out of the caches.
 _WARM_BELOW_NS = 3_000_000
 # A slow first call this many times slower than the second is no sample of what a call takes.
 _COLD = 1.5
-# The last round of slow calls is one pair, and perhaps a call of the baseline.
-_LAST_SLOW = 1.5
-# Of the time that is left, a third is kept for what cannot be foreseen.
-_TIME_MARGIN = 1.5
+
+# A pass that takes this many times what was calibrated was disturbed: on a quiet machine it is 1.0 to 1.3.
+_DISTURBED = 1.5
 
 _SIDES = ("baseline", "optimized")
 
@@ -70,17 +73,13 @@ class Pairing:
         self._thresholds = thresholds
         self._tallies = [OutputTally(tolerance) for tolerance in tolerances]
         self._random = random.Random(f"pairs {seed}")  # noqa: S311 - coins of an experiment, not secrets
-        self._time_left = time_left
+        self._time = TimeAllowance(time_left)
         self._on_pass = on_pass
         self._setting_up = setting_up
         self._clock = clock
         self._instances: list[Instance] = []
         self._position = 0
-        self._slow = False
-        self._checks_count = False
-        self._warm = False
-        self._set_up_ns = 0
-        self._renewing_ns = 0
+        self._remedy = "raise the time limit"
         self._last_calls = (1, 1)
         self._run: PairingRun  # made when the first instance is calibrated
 
@@ -98,8 +97,6 @@ class Pairing:
             step()
         return self._run
 
-    # -- set-up ---------------------------------------------------------------------------------------------
-
     def _start(self) -> None:
         """Build the first instance, check it, and calibrate on it."""
         with self._setting_up():
@@ -110,37 +107,46 @@ class Pairing:
         # On other arguments than the first: an answer that is remembered would look like a quick call.
         optimized_first, *second_ns = self._pair(first.baseline, first.optimized, 1)
         both_ns = list(zip(first_ns, second_ns, strict=True))
-        self._slow = max(map(min, both_ns)) > planning.SLOW_CALL_NS
-        self._checks_count = self._slow and all(one < _COLD * two for one, two in both_ns)
-        call_ns = [self._calibrated(first, which, min(ns)) for which, ns in enumerate(both_ns)]
+        self._time.slow = max(map(min, both_ns)) > planning.SLOW_CALL_NS
+        self._time.check_counts = self._time.slow and all(one < _COLD * two for one, two in both_ns)
+        call_ns = self._calibrated(first, [min(ns) for ns in both_ns])
         calls = planning.calls_per_sample(*call_ns)
         pair_ns = calls[0] * call_ns[0] + calls[1] * call_ns[1]
-        self._warm = pair_ns / 2 < _WARM_BELOW_NS
-        plan = self._plan(calls, pair_ns)
-        self._run = PairingRun(plan, self._tallies, first_ns)
+        self._time.warm = pair_ns / 2 < _WARM_BELOW_NS
+        self._run = PairingRun(self._plan(calls, pair_ns), self._tallies, first_ns)
         self._last_calls = planning.calls_in_last_round(calls, call_ns)
         self._run.note_changed(changed)
         self._batch(first)
-        if self._checks_count:
+        if self._time.check_counts:
             self._keep_checked(0, optimized_first, second_ns)
 
-    def _calibrated(self, instance: Instance, which: int, single_ns: int) -> float:
-        """Nanoseconds per call of one side: the least of some samples long enough for the clock."""
-        if single_ns > _REPEAT_BELOW_NS:
-            return single_ns
-        side: Side = getattr(instance, _SIDES[which])
-        # A position of its own, where the other side cannot have left an answer.
-        least: float = min(single_ns, side.sample(2 + which))
-        if least < planning.SAMPLE_NS / 2:
-            # The clock itself takes part of so short a call: time many.
-            calls = round(planning.SAMPLE_NS / max(least, 1))
-            instance.batch(calls, calls, planning.INSTANCES)
-            least = min(side.sample(position) for position in range(3)) / calls
-        return max(least, 0.1)
+    def _calibrated(self, instance: Instance, single_ns: Sequence[int]) -> list[float]:
+        """Nanoseconds per call of each side: the least of several samples, in which the sides take turns.
 
-    def _plan(
-        self, calls: tuple[int, int], pair_ns: float, affordable_pairs: float = math.inf
-    ) -> PairingPlan:
+        Batches of unequal length would make a difference where there is none, and a single call of 2 us takes
+        10 when it finds the caches cold: so quick calls are timed as they will be later.
+        """
+        call_ns = [float(ns) for ns in single_ns]
+        sides = instance.baseline, instance.optimized
+        for which, side in enumerate(sides):
+            if call_ns[which] < _REPEAT_BELOW_NS:
+                # A position of its own, where the other side cannot have left an answer.
+                call_ns[which] = min(call_ns[which], side.sample(2 + which))
+        quick = [which for which in (0, 1) if call_ns[which] < _BATCH_BELOW_NS]
+        calls = [1, 1]
+        for _ in range(_CALIBRATIONS if quick else 0):
+            for which in quick:
+                calls[which] = max(1, round(planning.SAMPLE_NS / call_ns[which]))
+            instance.batch(calls[0], calls[1], planning.INSTANCES)
+            for position in range(_CALIBRATING_PAIRS):
+                for which in self._random.sample(quick, len(quick)):
+                    per_call = sides[which].sample(position) / calls[which]
+                    call_ns[which] = max(0.1, min(call_ns[which], per_call))
+            if all(calls[which] * call_ns[which] > planning.SAMPLE_NS / 2 for which in quick):
+                break
+        return call_ns
+
+    def _plan(self, calls: tuple[int, int], pair_ns: float, most_instances: int | None = None) -> PairingPlan:
         return planning.make_plan(
             calls,
             pair_ns,
@@ -148,27 +154,26 @@ class Pairing:
             rebuilt=self._source.rebuilt,
             confidence=self._confidence,
             thresholds=self._thresholds,
-            affordable_pairs=min(affordable_pairs, self._affordable_pairs(pair_ns)),
+            affordable_pairs=self._time.instances(pair_ns),
+            most_instances=most_instances,
         )
 
     def _build_others(self) -> None:
-        for index in range(1, self._run.plan.instances):
-            scarce = self._scarce(index)
+        plan = self._run.plan
+        for index in range(1, plan.instances):
+            scarce = None
+            if not self._source.has_room():
+                scarce, self._remedy = "memory", "free memory, or use smaller data"
+            elif not self._time.another_instance(plan, index):
+                scarce = "time"
             if scarce:
-                plan = self._run.plan
-                calls = plan.baseline_calls, plan.optimized_calls
-                self._run.plan = self._plan(calls, plan.pair_ns, affordable_pairs=index)
-                self._run.warn(f"{scarce} for {index} instances only, in place of {plan.instances}")
+                calls, wanted = (plan.baseline_calls, plan.optimized_calls), plan.instances
+                self._run.plan = self._plan(calls, plan.pair_ns, most_instances=index)
+                self._run.warn(
+                    f"there is {scarce} for {index} instances only, in place of {wanted}; {self._remedy}"
+                )
                 break
             self._build_another(index)
-
-    def _scarce(self, index: int) -> str | None:
-        """What one more instance would take too much of, if anything."""
-        if not self._source.has_room():
-            return "there is memory"
-        pairs = 1 if self._checks_count else index + 1
-        needed_ns = self._set_up_ns + pairs * self._run.plan.pair_ns
-        return "there is time" if self._time_left() * 1e9 < _TIME_MARGIN * needed_ns else None
 
     def _build_another(self, index: int) -> None:
         start = self._clock()
@@ -178,16 +183,16 @@ class Pairing:
         self._batch(instance)
         durations, optimized_first, changed = self._check(instance)
         self._run.note_changed(changed)
-        if self._checks_count:
+        if self._time.check_counts:
             self._keep_checked(index, optimized_first, durations)
             self._on_pass(self._run)
-        self._set_up_ns = self._clock() - start
+        self._time.set_up_ns = self._clock() - start
 
     def _batch(self, instance: Instance) -> None:
         """Lay an instance out as planned; about as long takes it later to draw anew."""
         plan, start = self._run.plan, self._clock()
         self._run.warn(*instance.batch(plan.baseline_calls, plan.optimized_calls, planning.INSTANCES))
-        self._renewing_ns += self._clock() - start
+        self._time.renewing_ns += self._clock() - start
 
     def _keep_checked(self, index: int, optimized_first: bool, durations: Sequence[int]) -> None:
         """Slow calls are too dear to be made for an output check alone: they are an instance's first pair.
@@ -217,15 +222,13 @@ class Pairing:
             tally.add(outputs["baseline"], outputs["optimized"], after=False)
         return (durations["baseline"], durations["optimized"]), optimized_first, changed
 
-    # -- timing ---------------------------------------------------------------------------------------------
-
     def _passes(self) -> None:
         """Complete passes over all instances until a look decides or the budget is used."""
         run, plan = self._run, self._run.plan
-        done = 1 if self._checks_count else 0
+        done = 1 if self._time.check_counts else 0
         groups = planning.first_pass_groups(plan) - done
         if not plan.rebuilt:
-            spare = self._spare_ns() / (plan.group_size * plan.pair_ns)
+            spare = self._time.for_passes_ns(plan) / (plan.group_size * plan.pair_ns)
             groups = max(1 - done, int(min(groups, spare)))
         while True:
             if groups:
@@ -246,7 +249,7 @@ class Pairing:
         order = self._random.sample(range(len(self._instances)), len(self._instances))
         for index in order:
             instance = self._instances[index]
-            if self._warm and plan.rebuilt:
+            if self._time.warm and plan.rebuilt:
                 for side in self._random.sample((instance.baseline, instance.optimized), 2):
                     side.sample(self._position)
             self._visit(index, instance.baseline, instance.optimized, groups * plan.group_size)
@@ -259,7 +262,7 @@ class Pairing:
         self._position += pairs
 
     def _pair(self, baseline: Side, optimized: Side, position: int) -> tuple[bool, int, int]:
-        """One sample of each side, in the order of a fresh coin: a fixed one can fall in step with a scheduler."""
+        """One sample of each side in the order of a coin: a fixed order can fall in step with a scheduler."""
         if self._random.getrandbits(1):
             optimized_ns = optimized.sample(position)
             return True, baseline.sample(position), optimized_ns
@@ -274,28 +277,18 @@ class Pairing:
         return run.decided_early
 
     def _groups_left(self, done: int) -> float:
-        """Groups per instance that fit into what is left of budget and time."""
-        group_ns = max(self._run.pairing_ns, 1) / done
-        return min(self._budget_s * 1e9 - self._run.pairing_ns, self._spare_ns()) / group_ns
+        """Groups per instance that fit into what is left of budget and time.
 
-    def _spare_ns(self) -> float:
-        """Time for passes: what the last round does not need, and drawing before it and before the next pass."""
-        plan = self._run.plan
-        each = self._last_pairs() * (plan.instances if plan.rebuilt else PAIRS_OF_SINGLE)
-        last_ns = plan.pair_ns * (_LAST_SLOW if self._slow else each)
-        return self._time_left() * 1e9 / _TIME_MARGIN - 2 * self._renewing_ns - last_ns
-
-    def _last_pairs(self) -> float:
-        """Pairs that take as long as one pair of the last round: warm-up, pair, and the baseline asked again."""
-        return 3.0 if self._warm else 2.0
-
-    def _affordable_pairs(self, pair_ns: float) -> float:
-        """Instances of one pair each that the time limit allows."""
-        fit = self._time_left() * 1e9 / _TIME_MARGIN / pair_ns
-        if self._checks_count:
-            return max(1.0, fit - _LAST_SLOW)
-        # Of each instance there are a check, a warm-up, a pair, and that of the last round.
-        return max(1.0, fit / (3.0 + self._last_pairs()))
+        While other programs slow the machine down the clock runs on; a comparison then gets up to twice its
+        budget, so that being disturbed does not also leave it with too few pairs to see through the noise.
+        """
+        run, plan = self._run, self._run.plan
+        group_ns = max(run.pairing_ns, 1) / done
+        undisturbed_ns = _DISTURBED * plan.instances * plan.group_size * plan.pair_ns
+        budget_ns = self._budget_s * 1e9
+        by_budget = budget_ns / min(group_ns, undisturbed_ns) - done
+        by_clock = (2 * budget_ns - run.pairing_ns) / group_ns
+        return min(by_budget, by_clock, self._time.for_passes_ns(plan) / group_ns)
 
     def _ending(self, done: int) -> str:
         plan = self._run.plan
@@ -304,8 +297,8 @@ class Pairing:
         if units < needed:
             pairs = needed * (1 if plan.rebuilt else plan.group_size)
             self._run.warn(
-                f"{units} {'pair is' if units == 1 else 'pairs are'} too few for an interval: {needed} are needed, "
-                f"about {_TIME_MARGIN * pairs * plan.pair_ns / 1e9:.2g} s beside the set-up; raise the time limit"
+                f"{units} {'pair is' if units == 1 else 'pairs are'} too few for an interval: {needed} are "
+                f"needed, about {MARGIN * pairs * plan.pair_ns / 1e9:.2g} s beside the set-up; {self._remedy}"
             )
             return "too few pairs"
         return "enough pairs" if done >= planning.most_groups(plan) else "budget used"
@@ -316,7 +309,7 @@ class Pairing:
         for instance in self._instances:
             self._renew(instance)
         collect_if_piled_up()
-        self._renewing_ns = self._clock() - start
+        self._time.renewing_ns = self._clock() - start
         self._on_pass(self._run)
 
     def _renew(self, instance: Instance) -> None:
@@ -330,9 +323,9 @@ class Pairing:
             self._last_calls,
             self._instances,
             fresh_arguments=self._source.fresh_arguments,
-            warm=self._warm,
-            slow=self._slow,
+            warm=self._time.warm,
+            slow=self._time.slow,
             coins=self._random,
             clock=self._clock,
-            stop=self._clock() + self._time_left() * 1e9 / _TIME_MARGIN,
+            stop=self._clock() + self._time.left_ns(),
         ).measure()

@@ -48,13 +48,16 @@ def calls_per_sample(baseline_ns: float, optimized_ns: float) -> tuple[int, int]
 
 
 def calls_in_last_round(calls: tuple[int, int], call_ns: Sequence[float]) -> tuple[int, int]:
-    """Calls per sample of each side where all arguments are new: as few as the clock allows, never more than usual.
+    """Calls per sample of each side on new arguments: as in the passes, but one where calls are long.
+
+    The first of a batch finds colder caches than the others, so a batch must not be shorter than it was; of
+    calls beyond `FAST_SIDE_NS` that does not count.
 
     Args:
         calls: calls per sample in the passes.
         call_ns: duration of one call of each side.
     """
-    enough = [max(1, math.ceil(SAMPLE_NS / ns)) for ns in call_ns]
+    enough = [max(1, math.ceil(FAST_SIDE_NS / ns)) for ns in call_ns]
     return min(calls[0], enough[0]), min(calls[1], enough[1])
 
 
@@ -67,6 +70,7 @@ def make_plan(
     confidence: float,
     thresholds: Sequence[float] = (),
     affordable_pairs: float = math.inf,
+    most_instances: int | None = None,
 ) -> PairingPlan:
     """Lay out a comparison.
 
@@ -78,12 +82,13 @@ def make_plan(
         confidence: of the interval.
         thresholds: speedups that can change the verdict.
         affordable_pairs: pairs that the claim's time limit allows at most.
+        most_instances: instances that there is room for; None: as many as are wanted.
     """
     needed = samples_needed(confidence)
     fit = budget_s * 1e9 / pair_ns
     pairs = min(max(fit, needed), affordable_pairs)
     wanted = max(INSTANCES, needed) if rebuilt else 1
-    instances = max(1, min(wanted, int(pairs))) if rebuilt else 1
+    instances = max(1, min(wanted, int(pairs), most_instances or wanted)) if rebuilt else 1
     # Three pairs per instance are the knee (10 ms calls: 6.6 % resolved with one, 1.0 % with three); only
     # beyond them does the minimum of two pay.
     group_size = 2 if min(fit, affordable_pairs) >= 6 * wanted else 1

@@ -69,8 +69,8 @@ def measure_scaling(
     if rounds.done < fewest:
         needed_s = _TIME_MARGIN * fewest * rounds.longest_ns / 1e9
         warnings.append(
-            f"{rounds.done} instances are too few for an interval: {fewest} are needed, about {needed_s:.3g} s; "
-            "raise the time limit"
+            f"{rounds.done} instances are too few for an interval: {fewest} are needed, about "
+            f"{needed_s:.2g} s; raise the time limit"
         )
     table = np.array(rounds.rows, dtype=np.int64).reshape(len(rounds.rows), 3)
     return Scaling(

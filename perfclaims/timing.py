@@ -83,7 +83,7 @@ class ScientificTimer:
     Args:
         budget_s: seconds of timing.
         warmup_runs: calls before the first sample, two at least; the first of them is reported by itself.
-        measurement_runs: number of samples; None: as many as the budget allows, six at least and 10 000 at most.
+        measurement_runs: number of samples; None: as the budget allows, from 6 to 10 000.
         threads: of BLAS and compiled code: a number, or "all".
 
     Raises:

@@ -43,7 +43,7 @@ def geometric_mean_finding(criterion: Speedup, timings: Sequence[Timing]) -> Fin
             return _changed(timing)
     main, fresh = mean_log_speedup(timings)
     single = not all(timing.plan.rebuilt for timing in timings)
-    quantity = Quantity(main, fresh, main.half_width, math.log1p(TIE), single)
+    quantity = Quantity.of_logs(main, fresh, main.half_width, single=single)
     threshold = math.log(criterion.at_least)
     answer = quantity.reaches_or_pays(threshold, math.log(criterion.worthwhile))
     claimed = wording.thresholds(replace(criterion, over=None))
@@ -76,18 +76,13 @@ def overhead_finding(criterion: Overhead, timing: Timing) -> Finding:
 
 def _log_speedup(ratio: Ratio, *, single: bool) -> Quantity:
     fresh = ratio.log_speedup_on_new_arguments
-    return Quantity(ratio.log_speedup, fresh, ratio.half_width, math.log1p(TIE), single)
+    return Quantity.of_logs(ratio.log_speedup, fresh, ratio.half_width, single=single)
 
 
 def _saved_us(ratio: Ratio, call_us: float, *, single: bool) -> Quantity:
     fresh = ratio.added_us_on_new_arguments
-    return Quantity(
-        _negative(ratio.added_us),
-        None if fresh is None else _negative(fresh),
-        ratio.added_us.half_width,
-        TIE * call_us,
-        single,
-    )
+    saved_on_new = None if fresh is None else _negative(fresh)
+    return Quantity.of_time(_negative(ratio.added_us), saved_on_new, call_us, single=single)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +98,12 @@ class _Shown:
         self, label: str | None, quantity: Quantity, answer: Answer, comment: str, advice: str
     ) -> Finding:
         """The answer in numbers and words; `comment` and `advice` are for one that is not a plain yes."""
-        sentence = f"{self._text(answer.interval)}{self.remark}"
+        main, fresh = (None if v is None else self._text(v) for v in (quantity.main, quantity.fresh))
         if answer.on_new_arguments:
-            repeated = self._text(quantity.main)
-            sentence = (
-                f"{self._text(answer.interval)} on arguments not seen before ({repeated} on repeated ones)"
-            )
+            sentence = f"{fresh} on arguments not seen before ({main} on repeated ones)"
+        else:
+            remark = f" ({fresh} on arguments not seen before)" if answer.less_on_new_arguments else ""
+            sentence = f"{main}{self.remark}{remark}"
         sentence += f" against {self.claimed}"
         if answer.outcome is not Outcome.CONFIRMED:
             single = Reason.SINGLE_INSTANCE in answer.reasons

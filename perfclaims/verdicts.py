@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from perfclaims.claims import Claim
 from perfclaims.codes import Outcome, Reason, Verdict
 from perfclaims.criteria import OutputsMatch, Speedup
-from perfclaims.evaluation import compared, evaluate
-from perfclaims.evidence import Evidence, Missing, Piece, Timing
+from perfclaims.evaluation import evaluate
+from perfclaims.evidence import Evidence, Missing, Piece, Scaling, Timing
 from perfclaims.findings import CriterionResult, Finding
 
 
@@ -49,9 +49,9 @@ def _failure(evidence: Evidence, criteria: Sequence[CriterionResult]) -> Decisio
         if isinstance(piece, Missing):
             message = f"{piece.wanted} could not be measured: {piece.message}"
             return Verdict.ERROR, [Reason.EVIDENCE_MISSING], message
-        if isinstance(piece, Timing) and not piece.finished:
-            name = "timing" if piece.label is None else f"timing {piece.label!r}"
-            return Verdict.ERROR, [Reason.EVIDENCE_MISSING], f"{name} was not finished"
+        if isinstance(piece, Timing | Scaling) and not piece.finished:
+            name = piece.kind if piece.label is None else f"{piece.kind} {piece.label!r}"
+            return Verdict.ERROR, [Reason.EVIDENCE_MISSING], f"{name} was not finished; raise the time limit"
     for result in criteria:
         if result.missing:
             return Verdict.ERROR, [Reason.EVIDENCE_MISSING], _missing(result, evidence)
@@ -102,11 +102,11 @@ def _reasons(results: Sequence[CriterionResult], *, refuted: Reason) -> list[Rea
 
 
 def _unchecked(claim: Claim, evidence: Evidence) -> bool:
-    """Whether a speedup counts of which nobody compared the outputs."""
+    """Whether a speedup counts whose outputs no criterion speaks of."""
     speedups = [c for c in claim.criteria if isinstance(c, Speedup)]
     checks = [c for c in claim.criteria if isinstance(c, OutputsMatch)]
     return any(
-        not any(c.label in (None, timing.label) and compared(timing, c.tolerance) for c in checks)
+        not any(c.label in (None, timing.label) for c in checks)
         for timing in evidence.pieces
         if isinstance(timing, Timing) and any(c.label in (None, timing.label) for c in speedups)
     )

@@ -6,6 +6,7 @@ import os
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 # Longer lines of running text are hard to read; tables are not.
@@ -65,4 +66,7 @@ def write_line(stream: TextIO, text: str) -> None:
 
 def silence(stream: TextIO) -> None:
     """Send the rest of a stream nowhere: the interpreter must not stumble over it at its end either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError):  # it has no file
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from perfclaims import wording
@@ -55,7 +56,8 @@ class QuietView:
         """There is nothing to put back."""
 
     def _print(self, text: str) -> None:
-        write_line(self._stream, text)
+        with suppress(OSError):  # results do not hang on progress
+            write_line(self._stream, text)
 
 
 class PlainView(QuietView):
@@ -132,8 +134,9 @@ class LiveView(PlainView):
         except (OSError, ValueError):
             columns = 80
         shown = text if len(text) < columns else text[: max(0, columns - 4)] + "..."
-        self._stream.write(_CLEAR + shown)
-        self._stream.flush()
+        with suppress(OSError):
+            self._stream.write(_CLEAR + shown)
+            self._stream.flush()
 
 
 def _about(left_s: float) -> str:

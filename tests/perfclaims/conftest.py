@@ -1,7 +1,7 @@
 """A project with two suites, and the command line on it."""
 
 import pytest
-from synthetic_suites import claim, failing, suite
+from synthetic_suites import M, N, claim, failing, suite
 
 from perfclaims.cli import main
 
@@ -24,17 +24,17 @@ def study(tmp_path_factory):
     """The project: one suite with a claim of every kind, one whose two claims pass, and a broken one."""
     project = tmp_path_factory.mktemp("study")
     (project / "pyproject.toml").touch()
-    suite(project / "tests" / "test_module_16_m.py", *EVERY_KIND, name="module_16_m")
-    suite(project / "tests" / "test_module_17_n.py", claim("n.pass"), claim("n.two"), name="module_17_n")
+    suite(project / M, *EVERY_KIND, name="module_16_m")
+    suite(project / N, claim("n.pass"), claim("n.two"), name="module_17_n")
     suite(project / "broken" / "test_module_18_b.py", claim("b.b"), before="import no_such_thing")
     return project
 
 
 @pytest.fixture
 def cli(study, tmp_path, capsys):
-    """Run a command on the study in this process: its exit code, stdout and stderr."""
+    """Run a command on suites of the study in this process: its exit code, stdout and stderr."""
 
-    def run_(*arguments, paths=("tests",)):
+    def run_(*arguments, paths=(M,)):
         where = [str(study / path) for path in paths]
         given = ["run", *where, "--output-dir", str(tmp_path / "out"), *arguments]
         code = main(given if "--fast" in given or "--budget" in given else [*given, "--budget", "0.02"])

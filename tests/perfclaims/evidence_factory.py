@@ -1,6 +1,4 @@
-"""Evidence with a planted truth, made without a clock; shared by the tests of judging, keeping and showing."""
-
-import math
+"""Evidence with a planted truth, made without a clock, for the tests of judging, keeping and showing."""
 
 import numpy as np
 
@@ -224,8 +222,3 @@ def document(*modules, interrupted=False):
         "verdict": None if interrupted else run_verdict(modules),
         "modules": [module_record(m, finished=not interrupted) for m in modules],
     }
-
-
-def half_width_of_ends(low, high):
-    """Half width of an interval of ratios, on the log scale."""
-    return (math.log(high) - math.log(low)) / 2

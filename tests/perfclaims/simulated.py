@@ -40,7 +40,9 @@ class Machine:
             if self._interrupted_at > self.now:
                 # Others run for 20 us or, rarely, for as long as 8 ms.
                 took += min(8 * MS, 20_000 * self._random.paretovariate(1.1))
-            self._interrupted_at = max(self.now, self._interrupted_at) + self._random.expovariate(1 / self._gap)
+            self._interrupted_at = max(self.now, self._interrupted_at) + self._random.expovariate(
+                1 / self._gap
+            )
         took = max(1, round(took))
         self.now += took
         return took
@@ -108,11 +110,12 @@ class Instance:
         return []
 
     def write_last(self):
-        return self.redraw()
+        self._machine.rest(self._drawing_ns)
+        return []
 
 
 class Source:
-    """Instances whose sides differ by known speeds and by layout effects that are symmetric in the logarithm."""
+    """Instances of known speeds, with effects of memory layout that are symmetric in the logarithm."""
 
     def __init__(
         self,

@@ -16,6 +16,8 @@ from perfclaims import (
 """
 # Of what stands in a suite file before its suite is made.
 LINE = HEAD.count("\n") + 1
+# The suites of the fixture `study`.
+M, N = "tests/test_module_16_m.py", "tests/test_module_17_n.py"
 
 
 def claim(id, body="e.value('x', 2)", criteria="Value('x', at_least=1)", options=""):  # noqa: A002

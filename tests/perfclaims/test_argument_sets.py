@@ -1,4 +1,4 @@
-"""Sets of arguments: how many, whose, where each call finds its own, and what drawing anew leaves of the old."""
+"""Sets of arguments: how many, whose, where each call finds its own, and what is left of the old."""
 
 import time
 from collections import Counter
@@ -69,8 +69,9 @@ def test_large_arguments_are_few_and_a_sample_says_that_it_repeats_them():
     size = SETS_BYTES // 3
     drawing = Drawing(lambda rng: (rng.integers(0, 255, size, dtype=np.uint8),))
     sets = ArgumentSets(drawing, np.random.default_rng(0))
-    (note,) = sets.batch((5, 1), 10)
-    assert "5 calls of a sample share 3 sets" in note
+    assert sets.batch((12, 1), 10) == []
+    (note,) = sets.batch((13, 1), 10)
+    assert "13 calls of a sample share 3 sets" in note
     assert distinct(sets.windows[0]) == 3
     assert sets.lay_out_last((5, 1)) == (1, 1), "in the last round no set is used twice"
 
@@ -137,9 +138,6 @@ def test_nothing_is_drawn_anew_that_was_not_used():
     before = flat(sets.windows[0])[0][0].copy()
     assert sets.redraw() == []
     assert np.array_equal(flat(sets.windows[0])[0][0], before)
-
-
-# -- drawing anew -----------------------------------------------------------------------------------------------------
 
 
 class Tensor:
@@ -230,9 +228,6 @@ def test_the_same_arguments_again_are_told():
     assert "gave the same arguments again" in note
 
 
-# -- who wrote to them ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("index", [0, 2])
 def test_a_written_argument_is_noticed_until_it_is_drawn_anew(index):
     sets = sets_of(vectors)
@@ -285,11 +280,10 @@ def test_the_same_object_each_time_is_passed_on_as_it_is():
     assert not sets.changed()
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
-
-
 def test_inputs_must_return_a_tuple():
-    with pytest.raises(ValueError, match=r"`inputs` must return a tuple of arguments, got ndarray; .* \(x,\)"):
+    with pytest.raises(
+        ValueError, match=r"`inputs` must return a tuple of arguments, got ndarray; .* \(x,\)"
+    ):
         sets_of(lambda rng: rng.standard_normal(3))
 
 

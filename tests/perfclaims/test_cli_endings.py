@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from synthetic_suites import claim, command, documents, run, suite, verdicts
+from synthetic_suites import M, N, claim, command, documents, run, suite, verdicts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, pipes and /proc as on Linux")
 
@@ -120,7 +120,7 @@ def test_ctrl_c_while_suites_are_loaded_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("streams", ["", "2>&1"])
 def test_a_reader_that_goes_away_changes_neither_the_exit_code_nor_the_file(study, tmp_path, streams):
-    made = command("run", "tests/test_module_17_n.py", "--budget", "0.02", "--output-dir", tmp_path / "out")
+    made = command("run", N, "--budget", "0.02", "--output-dir", tmp_path / "out")
     line = f'"$@" {streams} | true; exit ${{PIPESTATUS[0]}}'
     arguments = ["bash", "-c", line, "bash", *made.pop("args")]
     found = subprocess.run(arguments, **made, cwd=study, capture_output=True, check=False)
@@ -131,7 +131,7 @@ def test_a_reader_that_goes_away_changes_neither_the_exit_code_nor_the_file(stud
 
 
 def test_an_output_that_cannot_be_written_is_exit_code_2(study, tmp_path):
-    made = command("run", "tests/test_module_17_n.py", "--budget", "0.02", "--output-dir", tmp_path / "out")
+    made = command("run", N, "--budget", "0.02", "--output-dir", tmp_path / "out")
     with open("/dev/full", "w") as full:  # noqa: PTH123
         found = subprocess.run(**made, cwd=study, stdout=full, stderr=subprocess.PIPE, check=False)
     assert found.returncode == 2
@@ -141,7 +141,7 @@ def test_an_output_that_cannot_be_written_is_exit_code_2(study, tmp_path):
 
 def on_terminal(study, tmp_path, **environment):
     """What a run shows on a terminal of 60 columns."""
-    given = ["run", "tests/test_module_16_m.py", "--claim", "m.pass", "m.fail", "--budget", "0.02"]
+    given = ["run", M, "--claim", "m.pass", "m.fail", "--budget", "0.02"]
     environment = {"TERM": "xterm", "NO_COLOR": "", "COLUMNS": "", **environment}
     made = command(*given, "--output-dir", tmp_path / "out", env=environment)
     leader, follower = pty.openpty()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from synthetic_suites import claim, documents, files, suite, verdicts
+from synthetic_suites import N, claim, documents, files, suite, verdicts
 
 from perfclaims.archive import RunFile
 from perfclaims.cli import main
@@ -44,7 +44,7 @@ def full_when(monkeypatch):
 
 def test_a_disk_that_is_full_from_the_start_is_found_before_anything_is_measured(cli, tmp_path, full_when):
     full_when(lambda n: True)
-    code, out, err = cli("--claim", "n.*")
+    code, out, err = cli(paths=[N])
     assert (code, out) == (2, "")
     assert "No space left on device" in err
     assert "n.pass" not in err
@@ -53,20 +53,24 @@ def test_a_disk_that_is_full_from_the_start_is_found_before_anything_is_measured
 
 def test_a_disk_that_fills_up_costs_the_file_and_not_the_results(cli, tmp_path, full_when):
     full_when(lambda n: n >= 2)
-    code, out, err = cli("--claim", "n.*")
+    code, out, err = cli("--claim", "m.pass", "n.*", paths=["tests"])
     assert code == 2
     assert err.count("warning: cannot write 'x.json': No space left on device") == 1
-    assert [line.split()[-1] for line in out.splitlines() if line.startswith("n.")] == ["PASS", "PASS"]
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("PASS")] == [
+        "m.pass",
+        "n.pass",
+        "n.two",
+    ]
     full = "cannot write 'x.json': No space left on device"
-    said = f"PASS: 2 of 2 asserted claims passed; but {full}; exit code 2."
+    said = f"PASS: 3 of 3 asserted claims passed; but {full}; exit code 2."
     assert out.rstrip().endswith(said)
     (document,) = documents(tmp_path / "out")
-    assert (document["interrupted"], verdicts(document)) == (True, {"n.pass": "PASS"})
+    assert (document["interrupted"], verdicts(document)) == (True, {"m.pass": "PASS"})
 
 
 def test_a_disk_with_space_again_gets_the_whole_run(cli, tmp_path, full_when):
     full_when(lambda n: n == 1)
-    code, _, err = cli("--claim", "n.*")
+    code, _, err = cli(paths=[N])
     assert code == 0
     assert "No space left" in err
     assert documents(tmp_path / "out")[0]["verdict"] == "PASS"
@@ -100,7 +104,7 @@ def test_a_file_that_does_not_say_what_its_evidence_says_is_exit_code_2(cli, tmp
 
 
 def test_an_interrupted_run_is_judged_as_far_as_it_got(cli, tmp_path, capsys):
-    cli("--claim", "n.*")
+    cli(paths=[N])
     path = tmp_path / "out" / files(tmp_path)[0]
     document = json.loads(path.read_text())
     document |= {"interrupted": True, "finished_at": None, "verdict": None}

@@ -4,9 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_factory import STRICT, differing, matching, number, outcomes, pairs, plan, rate, scaling, sizes, timing
+from evidence_factory import (
+    STRICT,
+    differing,
+    matching,
+    number,
+    outcomes,
+    pairs,
+    plan,
+    rate,
+    scaling,
+    sizes,
+    timing,
+)
 
-from perfclaims.evidence import OutputCheck, Outcomes, PairedSamples
+from perfclaims.evidence import Outcomes, OutputCheck, PairedSamples
 
 
 def columns(n, **changes):
@@ -22,7 +34,10 @@ def columns(n, **changes):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: columns(3, baseline_ns=np.ones(2)), r"must have one shape \(n,\), got \(3,\), \(3,\), \(2,\), \(3,\)"),
+        (
+            lambda: columns(3, baseline_ns=np.ones(2)),
+            r"must have one shape \(n,\), got \(3,\), \(3,\), \(2,\)",
+        ),
         (lambda: columns(4, instance=np.zeros((2, 2))), r"must have one shape \(n,\)"),
         (lambda: plan(baseline_calls=0), "`baseline_calls` of a plan must be at least 1, got 0"),
         (lambda: plan(group_size=0), "`group_size` of a plan must be at least 1, got 0"),
@@ -33,22 +48,22 @@ def columns(n, **changes):
         (lambda: plan(looks=1, look_alpha=1.0), "1 looks at 1 must leave something of 0.05"),
         (lambda: plan(looks=1, look_alpha=1e-20), "1 looks at 1e-20 must leave something"),
         (lambda: plan(looks=-1), "-1 looks"),
-        (lambda: plan(thresholds=(1.1, 0.0)), r"`thresholds` of a plan must be positive and finite, got \(1.1, 0.0\)"),
+        (lambda: plan(thresholds=(1.1, 0.0)), r"of a plan must be positive and finite, got \(1.1, 0.0\)"),
         (lambda: timing(2.0, last_calls=(1, 0)), r"`last_calls` must be at least 1, got \(1, 0\)"),
         (lambda: timing(2.0, decided_early=True), "`decided_early` needs a plan with looks"),
         (lambda: timing([2.0] * 6, instances=5), "`instance` must lie between 0 and 4, got 0 to 5"),
-        (lambda: timing([2.0] * 6, last_round=pairs([2.0] * 7)), "`instance` must lie between 0 and 5, got 0 to 6"),
+        (lambda: timing([2.0] * 6, last_round=pairs([2.0] * 7)), "must lie between 0 and 5, got 0 to 6"),
         (lambda: sizes(0, 4), "`baseline` and `optimized` must be positive, got 0 and 4"),
         (lambda: sizes(4, -1), "`baseline` and `optimized` must be positive, got 4 and -1"),
         (lambda: outcomes(0, 0, 0), "must hold at least one outcome, got none"),
-        (lambda: Outcomes(None, np.ones(3, dtype=bool), np.ones(2, dtype=bool)), r"one shape \(n,\), got \(3,\), \(2,\)"),
+        (lambda: Outcomes(None, np.ones(3), np.ones(2)), r"must have one shape \(n,\), got \(3,\), \(2,\)"),
         (lambda: scaling(2.0, sizes=(64, 64)), "`sizes` must be two or more different positive numbers"),
         (lambda: replace(scaling(), sizes=(64.0,)), "`size_index` must lie between 0 and 0, got 0 to 3"),
         (lambda: replace(scaling(), calls=(1, 1, 1)), "`calls` must be a positive number for every size"),
         (lambda: replace(scaling(), calls=(1, 1, 0, 1)), "`calls` must be a positive number for every size"),
         (lambda: replace(scaling(), instances=9), "`instance` must lie between 0 and 8, got 0 to 9"),
         (lambda: replace(scaling(), instances=2001), "`instances` must be at most 2000, got 2001"),
-        (lambda: number("x", float("nan")), "`number` of 'x' must be finite and within its interval, got nan"),
+        (lambda: number("x", np.nan), "`number` of 'x' must be finite and within its interval, got nan"),
         (lambda: number("x", 2.0, low=3.0), r"got 2.0 in \[3.0, None\]"),
         (lambda: number("x", 2.0, high=1.0), r"got 2.0 in \[None, 1.0\]"),
         (lambda: number("x", 1.0, successes=1), "`successes` and `trials` of 'x' go together"),
@@ -80,3 +95,6 @@ def test_a_comparison_is_finished_by_its_last_round_or_by_a_reason_not_to_go_on(
     assert timing(2.0).finished
     assert not timing(2.0, last_round=None).finished
     assert timing(2.0, last_round=None, arguments_changed="the baseline changed its arguments").finished
+    assert not timing(2.0, samples=pairs([])).finished
+    assert scaling().finished
+    assert not scaling([], calls=()).finished

@@ -7,7 +7,11 @@ from perfclaims.implementation import Implementation, as_implementation
 
 
 def test_build_gets_the_generator_and_gives_the_callable():
-    implementation = Implementation("draws", lambda rng: lambda value=rng.random(): value)
+    def build(rng):
+        value = rng.random()
+        return lambda: value
+
+    implementation = Implementation("draws", build)
     first, again, other = (implementation.instance(np.random.default_rng(seed))() for seed in (1, 1, 2))
     assert first == again != other
     assert implementation.rebuildable

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -50,7 +51,9 @@ def test_the_layout_is_the_one_that_the_schema_describes():
     assert zlib.decompress(base64.b64decode(packed["data"])) == bytes([2, 4, 6, 1, 3, 5])
 
 
-@pytest.mark.parametrize("values", [np.array([1.5]), np.array([-1]), np.zeros((2, 2), dtype=int), np.array(["a"])])
+@pytest.mark.parametrize(
+    "values", [np.array([1.5]), np.array([-1]), np.zeros((2, 2), dtype=int), np.array(["a"])]
+)
 def test_other_arrays_are_not_packed(values):
     with pytest.raises(ValueError, match="only flat arrays of integers of zero or more are packed"):
         pack(values)
@@ -124,10 +127,14 @@ def test_one_flipped_bit_is_noticed():
 
 
 def test_text_that_unfolds_without_end_is_refused_for_the_price_of_what_it_claims():
-    """A megabyte of zeros behind a claim of ten values: nobody unfolds it to see."""
-    bomb = {"type": "int", "width": 1, "length": 10, "data": text(bytes(1 << 20))}
+    """32 MB of zeros behind a claim of ten values: nobody unfolds them to see."""
+    bomb = {"type": "int", "width": 1, "length": 10, "data": text(bytes(32 << 20))}
+    tracemalloc.start()
     with pytest.raises(PackingError, match="not the 10 bytes"):
         unpack(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_values_beyond_the_integers_of_numpy_are_refused():

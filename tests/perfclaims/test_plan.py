@@ -60,10 +60,11 @@ def test_no_sample_is_too_short_for_the_clock_and_no_batch_longer_than_it_has_to
     assert fast_calls == 1 or fast_sample <= 1.4 * longest
 
 
-def test_the_last_round_takes_as_few_calls_as_the_clock_allows():
-    assert calls_in_last_round((1, 1000), (100 * MS, 1 * US)) == (1, 20)
+def test_the_last_round_takes_the_batches_of_the_passes_but_single_long_calls():
+    assert calls_in_last_round((1, 1000), (100 * MS, 1 * US)) == (1, 1000)
     assert calls_in_last_round((20, 40), (1 * US, 500)) == (20, 40)
-    assert calls_in_last_round((1, 3), (1 * MS, 300 * US)) == (1, 1)
+    assert calls_in_last_round((1, 3), (1 * MS, 300 * US)) == (1, 3)
+    assert calls_in_last_round((1, 2), (150 * MS, 75 * MS)) == (1, 1)
 
 
 @pytest.mark.parametrize(

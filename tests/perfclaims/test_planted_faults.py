@@ -1,7 +1,7 @@
 """Optimised sides with a fault or a cheat in them, measured for real: none may pass.
 
-The baseline is a Python loop, some 50 times slower than what replaces it, and the claim is 5x: verdicts must not
-depend on how busy the machine is.
+The baseline is a Python loop, some 50 times slower than what replaces it, and the claim is 5x: verdicts must
+not depend on how busy the machine is.
 """
 
 import json
@@ -58,9 +58,6 @@ def outcome(*args, **kwargs):
 def test_what_is_right_and_fast_passes():
     result = judged(fast)
     assert (result.verdict, result.reasons) == ("PASS", ()), result.summary
-
-
-# -- wrong answers ----------------------------------------------------------------------------------------
 
 
 def test_wrong_numbers_fail():
@@ -172,9 +169,6 @@ def test_a_side_that_changes_its_arguments_only_later_fails():
     verdict, reasons = outcome(None, build=build)
     assert verdict == "FAIL"
     assert "arguments-changed" in reasons
-
-
-# -- answers that are right and not fast ----------------------------------------------------------------------
 
 
 def test_a_side_that_is_not_faster_fails():
@@ -306,9 +300,6 @@ def test_a_generator_in_place_of_an_answer_fails():
     assert (verdict, reasons) == ("FAIL", ("outputs-differ",))
 
 
-# -- honest sides that look odd -------------------------------------------------------------------------------
-
-
 def test_an_output_buffer_used_again_and_again_is_honest():
     def build(rng):
         buffer = np.zeros(2000)
@@ -355,9 +346,7 @@ def test_lists_tuples_and_dictionaries_are_honest_arguments(kind):
     def inputs(rng):
         return (kind(rng.standard_normal(2000).tolist()),)
 
-    result = judged(
-        lambda held: math_sum(of(held)), baseline=lambda held: slow_sum(of(held)), inputs=inputs
-    )
+    result = judged(lambda held: math_sum(of(held)), baseline=lambda held: slow_sum(of(held)), inputs=inputs)
     assert (result.verdict, result.reasons) == ("PASS", ()), result.summary
 
 
@@ -391,9 +380,6 @@ def test_objects_with_an_array_behind_data_are_honest_arguments_and_outputs():
         inputs=lambda rng: (Holder(rng.standard_normal(2000)),),
     )
     assert (result.verdict, result.reasons) == ("PASS", ()), result.summary
-
-
-# -- what cannot be measured ----------------------------------------------------------------------------------
 
 
 def test_a_side_that_raises_is_an_error_that_names_it():
@@ -446,8 +432,8 @@ def loop(x):
         total += value * value
     return total
 
-def declare(name, call):
-    @suite.claim(name, "5x", criteria=[OutputsMatch(), Speedup(at_least=5)], time_limit_s=LIMIT)
+def declare(name, call, limit_s):
+    @suite.claim(name, "5x", criteria=[OutputsMatch(), Speedup(at_least=5)], time_limit_s=limit_s)
     def measure(experiment):
         experiment.time(
             Implementation("loop", lambda rng: loop),
@@ -483,8 +469,8 @@ def crashed(x):
     ctypes.string_at(0)
 
 for fault in FAULTS:
-    declare(fault.__name__, fault)
-declare("honest", lambda x: float(x @ x))
+    declare(fault.__name__, fault, LIMIT)
+declare("honest", lambda x: float(x @ x), 30)
 """
 
 
@@ -502,6 +488,7 @@ def measured_by_the_command(tmp_path, *faults, limit_s):
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
     )
     assert ran.returncode == 2, ran.stderr
     (run_file,) = results.glob("validation_*.json")
@@ -512,7 +499,7 @@ def measured_by_the_command(tmp_path, *faults, limit_s):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_hangs_time_out_also_where_signals_are_ignored_and_the_next_claim_is_measured(tmp_path):
     hangs = ("in_python", "swallowing", "in_compiled_code")
-    claims = measured_by_the_command(tmp_path, *hangs, limit_s=3)
+    claims = measured_by_the_command(tmp_path, *hangs, limit_s=1)
     for hang in hangs:
         assert (claims[hang]["verdict"], claims[hang]["reasons"]) == ("ERROR", ["timed-out"]), hang
     assert claims["honest"]["verdict"] == "PASS", claims["honest"]["summary"]

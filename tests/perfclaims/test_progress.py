@@ -1,5 +1,6 @@
 """Progress: what each view shows of a run that is played to it."""
 
+import errno
 import io
 from types import SimpleNamespace
 
@@ -109,6 +110,15 @@ def test_a_long_line_is_cut_to_one_row():
     line = stream.getvalue().rpartition("\r\033[K")[2]
     assert len(line) == 79
     assert line.endswith("xxx...")
+
+
+@pytest.mark.parametrize("view", [PlainView, LiveView])
+def test_a_full_disk_behind_the_progress_ends_nothing(view):
+    class Full(Terminal):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    played(view(Full()), io.StringIO())
 
 
 @pytest.mark.parametrize(

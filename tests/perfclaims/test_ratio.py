@@ -151,7 +151,16 @@ def test_the_interval_is_never_narrower_than_the_error_of_a_timed_call():
 
 @pytest.mark.parametrize(
     ("half_width", "grade"),
-    [(0.0, "A"), (0.0025, "A"), (0.0026, "B"), (0.01, "B"), (0.05, "C"), (0.051, "D"), (math.inf, "D"), (math.nan, "D")],
+    [
+        (0.0, "A"),
+        (0.0025, "A"),
+        (0.0026, "B"),
+        (0.01, "B"),
+        (0.05, "C"),
+        (0.051, "D"),
+        (math.inf, "D"),
+        (math.nan, "D"),
+    ],
 )
 def test_the_grade_comes_from_the_half_width(half_width, grade):
     assert noise_grade(half_width, single=False) == grade
@@ -211,17 +220,17 @@ def test_the_last_round_is_an_interval_of_its_own_at_the_full_level():
 
 
 def test_without_arguments_or_without_a_last_round_nothing_is_said_of_new_ones():
-    for measured in (timing(2.0), timing(2.0, fresh=2.0, last_round=None), timing(2.0, fresh=2.0, last_round=pairs([]))):
+    unfinished, empty = (timing(2.0, fresh=2.0, last_round=last) for last in (None, pairs([])))
+    for measured in (timing(2.0), unfinished, empty):
         ratio = analyse(measured)
         assert ratio.on_new_arguments is None
         assert ratio.added_us_on_new_arguments is None
 
 
 def test_calls_of_the_last_round_may_be_fewer():
-    measured = timing(2.0, fresh=2.0, baseline_calls=4, optimized_calls=8, last_calls=(2, 4))
-    few = pairs(around(2.0), per_instance=1, baseline_ns=500_000, calls=(4, 8))
-    ratio = analyse(timing(2.0, fresh=2.0, baseline_calls=4, optimized_calls=8, last_calls=(2, 4), last_round=few))
-    assert analyse(measured).on_new_arguments.estimate == pytest.approx(2.0, rel=1e-3)
+    few = pairs(around(2.0), per_instance=1, calls=(2, 4))
+    calls = {"baseline_calls": 4, "optimized_calls": 8, "last_calls": (2, 4)}
+    ratio = analyse(timing(2.0, fresh=2.0, last_round=few, **calls))
     assert ratio.on_new_arguments.estimate == pytest.approx(2.0, rel=1e-3)
     assert ratio.added_us_on_new_arguments.estimate == pytest.approx(-500.0, rel=1e-2)
 
@@ -258,6 +267,11 @@ class TestGeometricMean:
         assert interval.low == pytest.approx(np.mean([p.low for p in parts]))
         assert interval.high == pytest.approx(np.mean([p.high for p in parts]))
         assert interval.confidence >= 0.95
+
+    def test_single_instances_have_an_interval_of_their_mean(self):
+        interval, _ = mean_log_speedup([timing(around(s, 0.01, 40), single=True) for s in (2.0, 4.0)])
+        assert interval.estimate == pytest.approx(math.log(math.sqrt(8.0)), abs=1e-4)
+        assert 0.002 < interval.half_width < 0.02
 
     def test_looks_that_were_allowed_are_paid_for(self):
         paid, _ = mean_log_speedup([timing(UNEVEN, looks=5, thresholds=(2.0,)), timing(UNEVEN)])

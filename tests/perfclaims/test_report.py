@@ -116,6 +116,11 @@ def test_what_no_criterion_speaks_of_is_shown_with_nothing_claimed():
     assert shown[6].startswith("exponent 2 [")
 
 
+def test_a_value_of_another_name_is_not_the_one_that_is_claimed():
+    found = rows(table([module(result(claim(AT_LEAST_1, id="a.x"), number("x", 2.0), number("y", 3.0)))]))
+    assert [row[1:3] for row in found] == [["x at least 1", "2"], ["-", "y: 3"]]
+
+
 def test_a_passed_check_of_outputs_needs_no_row_beside_others_and_a_failed_one_has_it():
     timed = claim(OutputsMatch(), Speedup(at_least=1.5), id="a.x")
     good, bad = (table([module(result(timed, timing(2.0, checks=[c])))]) for c in (matching(), differing()))

@@ -36,6 +36,7 @@ def test_case_matters_in_ids():
         ("quantization.*.x", "nearest are 'quantization.size'"),
         ("zzz", "known are: caching.generation, caching.memory, quantization.size, odd\\[1\\]$"),
         ("*.zzz.*", "known are: caching.generation"),
+        ("?.*", "known are: caching.generation"),
     ],
 )
 def test_an_unknown_claim_is_told_with_the_nearest_ids(given, said):

@@ -197,6 +197,11 @@ def test_a_claim_that_does_not_end_is_stopped_at_its_limit_though_it_swallows_ex
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_a_claim_that_ends_in_time_leaves_no_alarm_behind(suite):
+    assert run_one(suite, lambda e: e.value("x", 2), time_limit_s=60).verdict == "PASS"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_nothing_measured_is_an_error(suite):
     assert run_one(suite, lambda e: None).reasons == (Reason.EVIDENCE_MISSING,)
 

@@ -6,7 +6,7 @@ import pytest
 
 from perfclaims.codes import Outcome, Reason
 from perfclaims.statistics import Interval
-from perfclaims.threshold import TIE, Quantity
+from perfclaims.threshold import Quantity
 
 CONFIRMED, REFUTED, OPEN = Outcome.CONFIRMED, Outcome.REFUTED, Outcome.INCONCLUSIVE
 SLOWER, UNDECIDED, SINGLE, FINER = (
@@ -24,7 +24,7 @@ def logs(low, high, estimate=None):
 
 
 def quantity(main, fresh=None, *, single=False, noise=0.01):
-    return Quantity(logs(*main), None if fresh is None else logs(*fresh), noise, math.log1p(TIE), single)
+    return Quantity.of_logs(logs(*main), None if fresh is None else logs(*fresh), noise, single=single)
 
 
 def answer(main, fresh, threshold, **rest):
@@ -52,7 +52,7 @@ def test_the_whole_interval_decides(main, threshold, outcome, reasons):
 
 
 def test_a_bound_itself_is_on_the_claimed_side():
-    exact = Quantity(Interval(0.5, 0.5, 0.6, 0.95), None, 0.01, 0.05, single=False)
+    exact = Quantity.of_logs(Interval(0.5, 0.5, 0.6, 0.95), None, 0.01, single=False)
     assert exact.reaches(0.5).outcome is CONFIRMED
     assert exact.reaches(0.6).outcome is OPEN
 
@@ -68,6 +68,9 @@ def test_a_bound_itself_is_on_the_claimed_side():
         ((3.0, 3.2), (2.1, 2.3), 2.0, CONFIRMED, False),
         # Below the threshold, but it does not exclude the estimate: noise may do that.
         ((1.99, 2.6, 2.0), (1.5, 2.05), 2.1, OPEN, False),
+        # Below both, by no more than cold caches make of honest code.
+        ((2.0, 2.1, 2.05), (1.6, 1.66), 2.0, CONFIRMED, False),
+        ((2.0, 2.1, 2.05), (1.6, 1.63), 2.0, REFUTED, True),
         # Below both: what was undecided is refuted.
         ((1.9, 2.2), (1.2, 1.4), 2.0, REFUTED, True),
         # Less than claimed without new arguments: they change nothing, and are not blamed.
@@ -83,9 +86,23 @@ def test_new_arguments_refute_only_below_both_threshold_and_estimate(main, fresh
     assert (SLOWER in reasons) is on_new
 
 
+def test_time_is_judged_in_shares_of_a_call():
+    """20 of 100 us are no tie and 4 are; new arguments may cost 25 us more just for being new."""
+
+    def saved(low, high, fresh=None, *, single=False):
+        again = None if fresh is None else Interval(fresh, fresh, fresh, 0.95)
+        return Quantity.of_time(Interval((low + high) / 2, low, high, 0.95), again, 100.0, single=single)
+
+    assert saved(-19, -18, single=True).reaches(-20).outcome is CONFIRMED
+    assert saved(-3, -2, single=True).reaches(-4).reasons == (UNDECIDED, SINGLE)
+    assert saved(2, 3, single=True).reaches(-4).outcome is CONFIRMED
+    assert saved(-2, -1, fresh=-26).reaches(-4).outcome is CONFIRMED
+    assert saved(-2, -1, fresh=-27).reaches(-4).outcome is REFUTED
+
+
 def test_an_open_last_round_refutes_nothing():
     unknown = Interval(math.log(0.1), -math.inf, math.inf, 1.0)
-    main = Quantity(logs(3.0, 3.2), unknown, 0.01, math.log1p(TIE), single=False)
+    main = Quantity.of_logs(logs(3.0, 3.2), unknown, 0.01, single=False)
     assert main.reaches(math.log(2.0)).outcome is CONFIRMED
 
 
@@ -143,11 +160,14 @@ def test_one_instance_refutes_a_tie_on_new_arguments_only_by_more_than_its_layou
         # New arguments take the benefit away.
         ((2.0, 2.2), (0.9, 1.05), 3.0, False),
         ((3.1, 3.3), (1.0, 1.05), 3.0, False),
+        ((3.1, 3.3), (1.05, 1.15), 3.0, False),
         # They refute the claim, and leave a benefit.
         ((3.1, 3.3), (2.0, 2.1), 3.0, True),
     ],
 )
-def test_a_benefit_is_worthwhile_where_the_whole_interval_is_above_its_level(main, fresh, threshold, worthwhile):
+def test_a_benefit_is_worthwhile_where_all_of_its_interval_is_above_the_level(
+    main, fresh, threshold, worthwhile
+):
     found = quantity(main, fresh).reaches_or_pays(math.log(threshold), math.log(1.1))
     assert found.worthwhile is worthwhile
     assert found.outcome is REFUTED
@@ -178,8 +198,7 @@ def test_without_an_interval_nothing_is_confirmed(fresh, single, threshold):
     for estimate in (math.log(9.0), math.nan):
         unknown = Interval(estimate, -math.inf, math.inf, 1.0)
         again = None if fresh is None else logs(*fresh)
-        found = Quantity(unknown, again, math.inf, math.log1p(TIE), single).reaches_or_pays(
-            math.log(threshold), math.log(1.1)
-        )
+        unsure = Quantity.of_logs(unknown, again, math.inf, single=single)
+        found = unsure.reaches_or_pays(math.log(threshold), math.log(1.1))
         assert found.outcome is not CONFIRMED
         assert not found.worthwhile

@@ -10,18 +10,31 @@ from evidence_factory import (
     number,
     outcomes,
     outputs,
+    pairs,
+    scaling,
     sizes,
     timing,
 )
 
 from perfclaims.codes import Outcome, Reason, Verdict
-from perfclaims.criteria import AccuracyDrop, OutputsMatch, Overhead, SizeRatio, Speedup, Value
+from perfclaims.criteria import (
+    AccuracyDrop,
+    OutputsMatch,
+    Overhead,
+    ScalingExponent,
+    SizeRatio,
+    Speedup,
+    Value,
+)
 from perfclaims.evidence import Evidence, Missing, OutputCheck, Trouble
 from perfclaims.outputs import Tolerance
 from perfclaims.verdicts import judge
 
 SAME = OutputsMatch()
 NOISY = around(3.0, 0.2)
+BYTES = sizes(9, 1)
+BELOW = "below-threshold"
+ONE = timing(around(1.01, 0.002, 40), single=True)
 CHANGED = "the baseline implementation changed its arguments"
 
 
@@ -67,7 +80,7 @@ def test_the_words_of_the_contract_are_stable():
         ([SizeRatio(4)], [sizes(390, 100)], "PARTIAL", ["below-threshold"]),
         # One benefit confirmed, another missed or open.
         ([SizeRatio(2), SAME, Speedup(3)], [sizes(4, 1), timing(1.0)], "PARTIAL", ["below-threshold"]),
-        ([Overhead(0.1), Value("x", at_least=3)], [timing(1.0), number("x", 2)], "PARTIAL", ["below-threshold"]),
+        ([Overhead(0.1), Value("x", 3)], [timing(1.0), number("x", 2)], "PARTIAL", ["below-threshold"]),
         # A gate that is open beside a confirmed benefit.
         ([SizeRatio(2), AccuracyDrop(0.01)], [sizes(4, 1), outcomes(0, 0, 20)], "PARTIAL", ["undecided"]),
         # No benefit: 3x claimed, 1.02x measured.
@@ -80,7 +93,7 @@ def test_the_words_of_the_contract_are_stable():
         # Too noisy to tell is no refutation, and no benefit either.
         ([SAME, Speedup(3)], [timing(around(1.5, 1.5))], "FAIL", ["undecided"]),
         ([SAME, Speedup(1.02)], [timing(around(1.0, 0.1))], "FAIL", ["undecided", "finer-than-noise"]),
-        ([SAME, Speedup(1.0)], [timing(around(1.01, 0.002, 40), single=True)], "FAIL", ["undecided", "single-instance"]),
+        ([SAME, Speedup(1.0)], [ONE], "FAIL", ["undecided", "single-instance"]),
         # The level of what is worthwhile is the author's.
         ([SAME, Speedup(3, worthwhile=2.5)], [timing(2.0)], "FAIL", ["no-benefit"]),
         ([SAME, Speedup(3, worthwhile=1.01)], [timing(1.05)], "PARTIAL", ["below-threshold"]),
@@ -94,9 +107,9 @@ def test_the_words_of_the_contract_are_stable():
             ["outputs-differ-on-new-inputs"],
         ),
         ([SAME, Speedup(2)], [timing(9.0, arguments_changed=CHANGED)], "FAIL", ["arguments-changed"]),
-        ([SizeRatio(2), AccuracyDrop(0.01)], [sizes(9, 1), outcomes(99, 0, 900)], "FAIL", ["accuracy-dropped"]),
-        ([SizeRatio(2), Value("x", equals=3)], [sizes(9, 1), number("x", 4)], "FAIL", ["below-threshold"]),
-        ([SizeRatio(2), SAME, Speedup(2, gate=True)], [sizes(9, 1), timing(1.5)], "FAIL", ["below-threshold"]),
+        ([SizeRatio(2), AccuracyDrop(0.01)], [BYTES, outcomes(99, 0, 900)], "FAIL", ["accuracy-dropped"]),
+        ([SizeRatio(2), Value("x", equals=3)], [BYTES, number("x", 4)], "FAIL", ["below-threshold"]),
+        ([SizeRatio(2), SAME, Speedup(2, gate=True)], [BYTES, timing(1.5)], "FAIL", ["below-threshold"]),
         # A claim of gates only.
         ([SAME], [outputs()], "PASS", []),
         ([Value("x", equals=3)], [number("x", 3)], "PASS", []),
@@ -105,7 +118,8 @@ def test_the_words_of_the_contract_are_stable():
         ([SAME, Speedup(3, gate=True)], [timing(2.0)], "FAIL", ["below-threshold"]),
         # New arguments.
         ([SAME, Speedup(2)], [timing(9.0, fresh=0.9)], "FAIL", ["slower-on-new-inputs", "no-benefit"]),
-        ([SAME, Speedup(2)], [timing(9.0, fresh=1.5)], "PARTIAL", ["slower-on-new-inputs", "below-threshold"]),
+        ([SAME, Speedup(2)], [timing(9.0, fresh=1.5)], "PARTIAL", ["slower-on-new-inputs", BELOW]),
+        ([SAME, Speedup(2)], [timing(2.2, fresh=1.9)], "PASS", []),
         ([SAME, Speedup(3)], [timing(2.0, fresh=0.9)], "FAIL", ["slower-on-new-inputs", "no-benefit"]),
         ([SAME, Speedup(3)], [timing(2.0, fresh=1.9)], "PARTIAL", ["below-threshold"]),
         # Without a comparison of outputs a speedup is PARTIAL at best.
@@ -143,7 +157,7 @@ def test_a_piece_whose_outputs_were_not_compared_is_missing_evidence_beside_one_
     pieces = [timing(3.0, label="a"), timing(3.0, label="b", checks=[])]
     found = judge(claim(SAME, Speedup(2)), pieces)
     assert (found.verdict, found.reasons) == ("ERROR", (Reason.EVIDENCE_MISSING,))
-    assert found.summary == "b: the outputs were not compared under rtol 1e-05, atol 1e-06."
+    assert found.summary == f"b: the outputs were not compared under {STRICT.describe()}."
 
 
 def test_all_labels_must_hold():
@@ -170,8 +184,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("criterion", "said"),
         [
-            (Speedup(2, label="b"), "Speedup needs evidence of kind 'timing' with label 'b', and there is none; "
-             "there is evidence with label 'a'."),
+            (
+                Speedup(2, label="b"),
+                "Speedup needs evidence of kind 'timing' with label 'b', and there is none; there is",
+            ),
             (SizeRatio(2), "SizeRatio needs evidence of kind 'sizes', and there is none."),
             (Value("y", at_least=1), "Value needs evidence of kind 'value' named 'y', and there is none."),
         ],
@@ -179,7 +195,7 @@ class TestErrors:
     def test_evidence_of_which_a_criterion_got_none(self, criterion, said):
         found = judge(claim(criterion), [timing(2.0, label="a"), number("x", 3.0)])
         assert (found.verdict, found.reasons) == ("ERROR", (Reason.EVIDENCE_MISSING,))
-        assert found.summary == said
+        assert found.summary.startswith(said)
 
     def test_what_failed_is_an_error_also_when_the_function_went_on(self):
         """The claim swallowed the exception of one size and measured another, which alone would pass."""
@@ -200,7 +216,19 @@ class TestErrors:
     def test_an_unfinished_comparison_is_no_evidence(self):
         found = judge(claim(SAME, Speedup(2)), [timing(9.0, label="n=4", last_round=None)])
         assert (found.verdict, found.reasons) == ("ERROR", (Reason.EVIDENCE_MISSING,))
-        assert found.summary == "timing 'n=4' was not finished."
+        assert found.summary == "timing 'n=4' was not finished; raise the time limit."
+
+    @pytest.mark.parametrize(
+        ("criterion", "piece"),
+        [
+            (Speedup(2), timing(9.0, samples=pairs([]))),
+            (Speedup(2, over="geometric_mean"), timing(9.0, samples=pairs([]))),
+            (Overhead(0.1), timing(9.0, samples=pairs([]))),
+            (ScalingExponent(at_most=2), scaling([], calls=())),
+        ],
+    )
+    def test_nothing_timed_is_an_error_and_not_a_failure(self, criterion, piece):
+        assert judged([criterion], piece) == ("ERROR", ["evidence-missing"])
 
     def test_a_comparison_that_ended_because_arguments_changed_is_a_failure_and_no_error(self):
         ended = timing(9.0, last_round=None, arguments_changed=CHANGED)
@@ -237,9 +265,8 @@ class TestSummary:
 
     def test_a_missing_check_is_asked_for(self):
         found = judge(claim(Speedup(2)), [timing(3.0)])
-        assert found.summary == (
-            "3x [2.98, 3.02] against at least 2x, but outputs were not compared; add OutputsMatch to the criteria."
-        )
+        said = "but outputs were not compared; add OutputsMatch to the criteria."
+        assert found.summary == f"3x [2.98, 3.02] against at least 2x, {said}"
 
     def test_an_open_question_says_what_would_decide_it(self):
         found = judge(claim(SAME, Speedup(1.02)), [timing(around(1.0, 0.1))])
@@ -248,6 +275,6 @@ class TestSummary:
 
 
 def test_reasons_come_in_the_order_of_the_contract_and_once():
-    pieces = [timing(1.5, label=name, fresh=1.2) for name in "abc"]
+    pieces = [timing(2.5, label=name, fresh=1.2) for name in "abc"]
     found = judge(claim(Speedup(1.4)), pieces)
     assert found.reasons == (Reason.OUTPUTS_NOT_CHECKED, Reason.SLOWER_ON_NEW_INPUTS, Reason.BELOW_THRESHOLD)

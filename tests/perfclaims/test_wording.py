@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from perfclaims.criteria import AccuracyDrop, OutputsMatch, Overhead, ScalingExponent, SizeRatio, Speedup, Value
+from perfclaims.criteria import (
+    AccuracyDrop,
+    OutputsMatch,
+    Overhead,
+    ScalingExponent,
+    SizeRatio,
+    Speedup,
+    Value,
+)
+from perfclaims.outputs import Tolerance
 from perfclaims.wording import about, bounds, duration, interval, number, percent, ratio, thresholds
 
 
@@ -36,7 +45,8 @@ def test_three_digits_and_no_exponent_for_everyday_sizes(value, text):
 
 
 def test_ratios_near_one_get_another_digit():
-    assert [ratio(v) for v in (1.0204, 0.9796, 1.9996, 2.3456, 0.4567)] == ["1.02", "0.9796", "2", "2.35", "0.457"]
+    shown = [ratio(value) for value in (1.0204, 0.9796, 1.9996, 2.3456, 0.4567)]
+    assert shown == ["1.02", "0.9796", "2", "2.35", "0.457"]
 
 
 @pytest.mark.parametrize(
@@ -74,8 +84,7 @@ def test_an_interval_stands_behind_its_estimate(parts, text):
         (ScalingExponent(1, 2), "exponent from 1 to 2"),
         (Value("psnr", at_least=30), "psnr at least 30"),
         (Value("zeros", equals=95000), "zeros exactly 95000"),
-        (OutputsMatch(), "outputs match (rtol 1e-05, atol 1e-06)"),
-        (OutputsMatch(relative_l2=0.03), "outputs match (relative L2 error at most 0.03)"),
+        (OutputsMatch(), f"outputs match ({Tolerance().describe()})"),
     ],
 )
 def test_what_a_criterion_demands_in_a_few_words(criterion, text):
@@ -89,6 +98,7 @@ def test_a_criterion_of_nobodys_is_an_error():
 
 def test_bounds_durations_counts_and_percent():
     assert [bounds(1, None), bounds(None, 2), bounds(1, 2)] == ["at least 1", "at most 2", "from 1 to 2"]
-    assert [duration(s) for s in (0.04, 0.999, 3.21, 45, 240)] == ["40 ms", "999 ms", "3.2 s", "45 s", "4 min"]
+    durations = [duration(seconds) for seconds in (0.04, 0.999, 3.21, 45, 240)]
+    assert durations == ["40 ms", "999 ms", "3.2 s", "45 s", "4 min"]
     assert [about(n) for n in (3, 299.99999, 5580.2, 123456)] == ["3", "300", "5600", "120000"]
     assert [percent(v) for v in (0.05, 1.0, -0.001, math.inf)] == ["5", "100", "-0.1", "inf"]

@@ -3,6 +3,7 @@
 from perfclaims import (
     AccuracyDrop,
     Claim,
+    Experiment,
     Implementation,
     OutputsMatch,
     Overhead,
@@ -20,6 +21,7 @@ from perfclaims import (
 __all__ = [
     "AccuracyDrop",
     "Claim",
+    "Experiment",
     "Implementation",
     "OutputsMatch",
     "Overhead",
