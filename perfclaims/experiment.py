@@ -19,6 +19,7 @@ from perfclaims.implementation import Implementation, Inputs, as_implementation
 from perfclaims.outputs import Tolerance
 from perfclaims.paired_accuracy import paired_outcomes
 from perfclaims.presets import Preset
+from perfclaims.project import without_home
 from perfclaims.scaling import measure_scaling
 from perfclaims.statistics import binomial_interval
 from perfclaims.tally import OutputTally
@@ -276,7 +277,8 @@ def _check_text(argument: str, value: object) -> None:
 
 
 def describe_error(error: BaseException) -> str:
-    """`ValueError: text (raised by the optimised 'x')`, on one line."""
+    """`ValueError: text (raised by the optimised 'x')`, on one line and without the home folder."""
     notes = getattr(error, "__notes__", [])
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}{': ' if text else ''}{text}" + (f" ({'; '.join(notes)})" if notes else "")
+    said = f"{type(error).__name__}{': ' if text else ''}{text}" + (f" ({'; '.join(notes)})" if notes else "")
+    return without_home(said)

@@ -19,7 +19,7 @@ from perfclaims.environment import missing_cpu_flags
 from perfclaims.evidence import Evidence, Trouble
 from perfclaims.experiment import Experiment, Listener, NotApplicable, Settings, describe_error
 from perfclaims.presets import Preset, as_preset
-from perfclaims.project import place_of, project_root, without_home
+from perfclaims.project import place_of, project_root
 from perfclaims.results import ClaimResult
 
 Body = Callable[[Experiment], Any]
@@ -92,7 +92,7 @@ def timed_out(limit_s: float, place: str | None = None) -> Trouble:
 def explained(error: BaseException, project: Path) -> str:
     """An error on one line, with the innermost place in the project: for the author of a suite."""
     place = place_of(error, project)
-    return without_home(describe_error(error)) + (f" (at {place})" if place else "")
+    return describe_error(error) + (f" (at {place})" if place else "")
 
 
 def project_of(func: Callable[..., Any]) -> Path:

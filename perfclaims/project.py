@@ -17,11 +17,15 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 def project_root(file: Path) -> Path:
-    """The folder of the project that a file belongs to; the file's own folder without a sign of one."""
-    for folder in file.resolve().parents:
-        if any((folder / mark).exists() for mark in _ROOT_MARKS):
-            return folder
-    return file.resolve().parent
+    """The folder of the project that a file belongs to.
+
+    That is the nearest folder with a `pyproject.toml` or another mark; without one, the nearest of the file's
+    own folder and the two above it that holds a package; without that, the file's own folder.
+    """
+    folders = file.resolve().parents
+    marked = (folder for folder in folders if any((folder / mark).exists() for mark in _ROOT_MARKS))
+    packaged = (folder for folder in folders[:3] if any(folder.glob("*/__init__.py")))
+    return next(marked, None) or next(packaged, None) or folders[0]
 
 
 def put_first_on_path(file: Path) -> None:

@@ -75,9 +75,9 @@ class Quantity:
         cold caches explain.
         """
         outcome, fresh = place(self.main, at_least=threshold), self.fresh
-        if fresh is None or outcome is Outcome.REFUTED or not fresh.high < min(threshold, self._estimate):
+        if fresh is None or outcome is Outcome.REFUTED or not fresh.high < min(threshold, self.main.estimate):
             return self._on_all(outcome, threshold)
-        if not fresh.high < self._estimate - self.cold:
+        if not fresh.high < self.main.estimate - self.cold:
             return replace(self._on_all(outcome, threshold), less_on_new_arguments=True)
         if self._too_close(fresh, threshold):
             return Answer(Outcome.INCONCLUSIVE, _SLOWER + _SINGLE, fresh, on_new_arguments=True)
@@ -101,11 +101,6 @@ class Quantity:
         finer = math.isfinite(self.noise) and abs(threshold) < self.noise
         doubts = (Reason.UNDECIDED, Reason.FINER_THAN_NOISE) if finer else (Reason.UNDECIDED,)
         return Answer(outcome, doubts, self.main)
-
-    @property
-    def _estimate(self) -> float:
-        """Below everything where nothing was measured: then nothing is excluded."""
-        return -math.inf if math.isnan(self.main.estimate) else self.main.estimate
 
     def _too_close(self, interval: Interval, threshold: float) -> bool:
         """Whether one instance is asked about a tie, and does not clear the threshold by what that takes."""

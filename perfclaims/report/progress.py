@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from perfclaims import wording
 from perfclaims.claims import Claim
@@ -17,7 +17,9 @@ from perfclaims.report.layout import write_line
 from perfclaims.results import ClaimResult
 from perfclaims.runner import View
 
-_CLEAR = "\r\033[K"
+if TYPE_CHECKING:
+    from rich.live import Live
+
 _MOST_PRINTED_LINES = 20
 
 
@@ -89,7 +91,11 @@ class LiveView(PlainView):
     """One line that lives while a claim runs; finished claims stay above it."""
 
     def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+
         super().__init__(stream)
+        self._console = Console(file=stream, color_system=None)
+        self._live: Live | None = None
         self._claim = ""
         self._news = ""
         self._takes_s = self._then_s = 0.0
@@ -121,22 +127,27 @@ class LiveView(PlainView):
 
     def close(self) -> None:
         """End the live line."""
-        self._draw("")
+        with suppress(OSError):
+            if self._live is not None:
+                self._live.stop()
+        self._live = None
 
     def _print(self, text: str) -> None:
-        self._draw("")
+        self.close()
         super()._print(text)
 
     def _draw(self, text: str) -> None:
         """Replace the line; what does not fit is cut off, or the terminal would begin another one."""
-        try:
-            columns = os.get_terminal_size(self._stream.fileno()).columns or 80
-        except (OSError, ValueError):
-            columns = 80
-        shown = text if len(text) < columns else text[: max(0, columns - 4)] + "..."
+        from rich.live import Live
+        from rich.text import Text
+
+        line = Text(text, no_wrap=True, overflow="ellipsis")
         with suppress(OSError):
-            self._stream.write(_CLEAR + shown)
-            self._stream.flush()
+            if self._live is None:
+                # Drawn when there is news, a few times a second, and not by a thread of its own.
+                self._live = Live(line, console=self._console, auto_refresh=False, transient=True)
+                self._live.start()
+            self._live.update(line, refresh=True)
 
 
 def _about(left_s: float) -> str:

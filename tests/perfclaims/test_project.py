@@ -36,6 +36,17 @@ def test_the_root_is_the_nearest_folder_with_the_mark_of_a_project(tmp_path, mar
     assert project_root(tmp_path / "a" / "b" / "test_x.py") == tmp_path / "a"
 
 
+def test_without_a_mark_the_root_is_where_the_nearest_package_lies(tmp_path):
+    suite = tmp_path / "a" / "tests" / "performance" / "test_x.py"
+    suite.parent.mkdir(parents=True)
+    assert project_root(suite) == suite.parent
+    package = tmp_path / "a" / "tinytorch"
+    package.mkdir()
+    assert project_root(suite) == suite.parent
+    (package / "__init__.py").touch()
+    assert project_root(suite) == tmp_path / "a"
+
+
 def test_the_place_of_an_error_is_the_innermost_line_in_the_project(project, tmp_path):
     def elsewhere():
         raise KeyError("x")

@@ -86,6 +86,17 @@ def test_new_arguments_refute_only_below_both_threshold_and_estimate(main, fresh
     assert (SLOWER in reasons) is on_new
 
 
+def test_a_last_round_that_excludes_the_estimate_by_what_is_cold_alone_is_told():
+    def told(main, fresh, threshold):
+        return quantity(main, fresh).reaches(math.log(threshold)).less_on_new_arguments
+
+    assert told((2.0, 2.1, 2.05), (1.8, 1.9), 2.0)
+    # It holds the estimate, or reaches the threshold all the same, or the claim is missed anyhow.
+    assert not told((1.99, 2.6, 2.0), (1.5, 2.05), 2.1)
+    assert not told((2.0, 2.1, 2.05), (1.8, 1.9), 1.7)
+    assert not told((2.0, 2.1, 2.05), (1.8, 1.9), 2.2)
+
+
 def test_time_is_judged_in_shares_of_a_call():
     """20 of 100 us are no tie and 4 are; new arguments may cost 25 us more just for being new."""
 
