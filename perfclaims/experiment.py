@@ -186,7 +186,7 @@ class Experiment:
                 if (
                     not is_number(value)
                     and not (value is None and argument != "number")
-                    and not isinstance(value, bool)
+                    and not isinstance(value, bool | np.bool_)
                 ):
                     raise ValueError(f"`{argument}` of value {name!r} must be a finite number, got {value!r}")
             ends = (-np.inf if low is None else low), (np.inf if high is None else high)
@@ -202,9 +202,17 @@ class Experiment:
         """A named share of trials with its exact binomial interval, for Value."""
         with self._wanted(Number, label, name):
             _check_text("name", name)
-            found = binomial_interval(successes, trials, self._settings.confidence)
+            confidence = self._settings.confidence
+            found = binomial_interval(successes, trials, confidence)
             number = Number(
-                label, name, found.estimate, None, found.low, found.high, int(successes), int(trials)
+                label,
+                name,
+                found.estimate,
+                low=found.low,
+                high=found.high,
+                successes=int(successes),
+                trials=int(trials),
+                confidence=confidence,
             )
             self._keep(number)
 

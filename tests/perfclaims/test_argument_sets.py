@@ -67,7 +67,7 @@ def test_the_two_positions_of_the_last_round_have_no_set_in_common(calls):
 
 def test_large_arguments_are_few_and_a_sample_says_that_it_repeats_them():
     size = SETS_BYTES // 3
-    drawing = Drawing(lambda rng: (rng.integers(0, 255, size, dtype=np.uint8),))
+    drawing = Drawing(lambda rng: (np.full(size, rng.integers(250), dtype=np.uint8),))
     sets = ArgumentSets(drawing, np.random.default_rng(0))
     assert sets.batch((12, 1), 10) == []
     (note,) = sets.batch((13, 1), 10)
@@ -97,7 +97,7 @@ def test_instances_have_sets_of_their_own_with_other_content():
 
 
 def test_all_instances_have_the_same_number_of_sets_however_long_drawing_takes():
-    pauses = iter([0.0] * 6 + [0.02] * 100)
+    pauses = iter([0.01] * 8 + [0.0] * 100)
 
     def uneven(rng):
         time.sleep(next(pauses))
@@ -107,8 +107,8 @@ def test_all_instances_have_the_same_number_of_sets_however_long_drawing_takes()
     counts = set()
     for seed in range(3):
         sets = drawing.sets_for(np.random.default_rng(seed))
-        sets.batch((3, 1), 10)
-        counts.add((distinct(sets.windows[0]), sets.lay_out_last((3, 1))))
+        sets.batch((30, 1), 10)
+        counts.add((distinct(sets.windows[0]), sets.lay_out_last((30, 1))))
     assert len(counts) == 1
 
 
