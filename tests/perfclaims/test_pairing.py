@@ -454,7 +454,9 @@ def test_an_exception_goes_through():
         measured(source, machine)
 
 
-@pytest.mark.parametrize("when", ["at the check", "between passes", "after the last pass", "last round", "last pair"])
+@pytest.mark.parametrize(
+    "when", ["at the check", "between passes", "after the last pass", "last round", "last pair"]
+)
 def test_changed_arguments_end_the_measurement_and_are_told(when):
     machine = Machine(noisy=False)
     source = Source(machine, 0.5 * MS, 1.0)
