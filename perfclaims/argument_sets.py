@@ -27,7 +27,6 @@ USUAL_SETS = 4
 FEWEST_SETS = 2
 SETS_BYTES = 4 << 20
 DRAWING_S = 0.5
-OVERWRITING_S = 50e-6
 # A reader is told of sets used several times within one sample only from this many times on: the last round,
 # where each is used once, notices what that could hide.
 _FAR_FEWER = 4
@@ -36,6 +35,7 @@ _FAR_FEWER = 4
 SHARED_BYTES = 32 << 20
 SHARED_DRAW_S = 0.15
 
+_PATHS_SHOWN = 3
 _NO_INPUTS = (
     "the same call is repeated, so that answers worked out ahead or remembered cannot be told from computed "
     "ones; pass `inputs`"
@@ -48,6 +48,7 @@ class Drawing:
     def __init__(self, inputs: Inputs | None) -> None:
         self.inputs = inputs
         self._draw_s = math.inf
+        self._write_s = 0.0
         self._set_bytes = 1
         # Whether `inputs` fills the same memory each time; None until it was called twice.
         self._refills: bool | None = None
@@ -87,7 +88,12 @@ class Drawing:
         two = self.draw(rng)
         self._set_bytes = max(nbytes(one), nbytes(two))
         self._refills = checksum(one) != before
-        return [self.draw(rng), self.draw(rng)] if self._refills else [one, two]
+        if self._refills:
+            one, two = self.draw(rng), self.draw(rng)
+        new, start = self.draw(rng), _clock()
+        one = overwrite(one, new).value
+        self._write_s = (_clock() - start) / 1e9
+        return [one, two]
 
     def draw(self, rng: np.random.Generator) -> Arguments:
         """One more set."""
@@ -111,7 +117,7 @@ class Drawing:
         """How many of the sets that are wanted there is memory and time for; the same for every instance."""
         if wanted not in self._counts:
             by_memory = SETS_BYTES // max(1, self._set_bytes)
-            by_time = int(DRAWING_S / instances / (self._draw_s + OVERWRITING_S))
+            by_time = int(DRAWING_S / instances / (self._draw_s + self._write_s))
             self._counts[wanted] = max(FEWEST_SETS, min(wanted, by_memory, by_time))
         return self._counts[wanted]
 
@@ -124,7 +130,7 @@ class ArgumentSets:
             call of both sides is on the same set.
         last_windows: the same in the last round, with the two halves of the sets at positions 0 and 1.
         last_calls: calls of each side in a sample of the last round.
-        used: set by who calls an implementation; only what was used is drawn anew.
+        uses: raised by who calls an implementation; only what was used is looked at and drawn anew.
     """
 
     def __init__(self, drawing: Drawing, rng: np.random.Generator) -> None:
@@ -132,14 +138,15 @@ class ArgumentSets:
         self._rng = rng
         self._sets: list[Arguments] = drawing.first(rng) if self.given else [()]
         self._checksums = [checksum(drawn) for drawn in self._sets]
-        self._held: list[Held] = []
+        self._held: list[Held | None] = []
         self._later: list[Arguments] = []
         self._in_place = True
         self._calls = (1, 1)
         self.windows: tuple[Windows, Windows] = ([], [])
         self.last_windows: tuple[Windows, Windows] = ([], [])
         self.last_calls = (1, 1)
-        self.used = False
+        self.uses = 0
+        self._looked_at_use = self._drawn_at_use = 0
         self._lay_out()
 
     @property
@@ -167,16 +174,19 @@ class ArgumentSets:
 
     def changed(self, *, first_only: bool = False) -> bool:
         """Whether the content of any set, or of the first, differs from what was drawn."""
-        if not self.given:
+        if not self.given or self._looked_at_use == self.uses:
             return False
         sets = self._sets[:1] if first_only else self._sets
-        return any(checksum(drawn) != noted for drawn, noted in zip(sets, self._checksums, strict=False))
+        found = any(checksum(drawn) != noted for drawn, noted in zip(sets, self._checksums, strict=False))
+        if not found and not first_only:
+            self._looked_at_use = self.uses
+        return found
 
     def redraw(self) -> list[str]:
         """Overwrite every set with new content; notes on what could not be overwritten."""
-        if not self.given or not self.used:
+        if not self.given or self._drawn_at_use == self.uses:
             return []
-        self.used = False
+        self._drawn_at_use = self.uses
         return self._overwrite(self._drawn(len(self._sets)))
 
     def lay_out_last(self, calls: tuple[int, int]) -> tuple[int, int]:
@@ -187,7 +197,7 @@ class ArgumentSets:
         return self.last_calls
 
     def prepare_last(self) -> list[str]:
-        """Draw for a warm-up, and draw and hold back what `write_last` will write; notes as in `redraw`.
+        """Draw and hold back what `write_last` will write, and leave old content for a warm-up.
 
         What is held back was checked and written once, so that writing it again takes about 1 us a set in
         place of 50: after so long the next call would be slower by 3 to 9 us than it was in the passes.
@@ -195,23 +205,32 @@ class ArgumentSets:
         if not self.given:
             return []
         timed = 2 * max(self.last_calls)
+        old = self._held_content(timed)
         notes = self._overwrite(self._drawn(timed))
-        held = [hold(*noted) for noted in zip(self._sets[:timed], self._checksums, strict=False)]
-        if self._in_place and None not in held:
-            self._held = [content for content in held if content is not None]
-            notes += self._overwrite(self._drawn(timed))
+        new = self._held_content(timed)
+        if self._in_place and None not in old and None not in new:
+            self._put_back(old)
+            self._held = new
         else:
+            # They were seen now, and writing others takes its time.
             self._later = self._drawn(timed)
         return notes
 
     def write_last(self) -> list[str]:
         """Overwrite the sets of the last round with what was held back; notes as in `redraw`."""
-        for index, held in enumerate(self._held):
-            held.write()
-            self._checksums[index] = held.checksum
+        self._put_back(self._held)
         notes = self._overwrite(self._later) if self._later else []
         self._held, self._later = [], []
         return notes
+
+    def _held_content(self, count: int) -> list[Held | None]:
+        return [hold(*noted) for noted in zip(self._sets[:count], self._checksums, strict=False)]
+
+    def _put_back(self, contents: Sequence[Held | None]) -> None:
+        for index, held in enumerate(contents):
+            assert held is not None
+            held.write()
+            self._checksums[index] = held.checksum
 
     def last_set(self, position: int, which: int) -> Arguments:
         """The set of one call at a position of the last round."""
@@ -232,7 +251,7 @@ class ArgumentSets:
             if result.replaced:
                 self._in_place = False
                 notes.append(
-                    f"arguments {', '.join(result.replaced)} were replaced, not overwritten: an answer "
+                    f"arguments {_listed(result.replaced)} were replaced, not overwritten: an answer "
                     "remembered by their address would not be noticed; pass arrays or lists of a fixed size"
                 )
         if same:
@@ -246,6 +265,11 @@ class ArgumentSets:
     def _lay_out(self) -> None:
         _fill(self.windows, self._sets, self._calls)
         _fill(self.last_windows, self._sets, self.last_calls)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = len(paths) - _PATHS_SHOWN
+    return ", ".join(paths[:_PATHS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

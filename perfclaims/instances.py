@@ -128,7 +128,7 @@ class LocalSide:
     def call(self) -> tuple[int, object]:
         """One call; the snapshot is taken before anything else runs."""
         args = self._windows[0][0]
-        self._sets.used = True
+        self._sets.uses += 1
         with self._named():
             start = _clock()
             output = self._func(*args)
@@ -144,7 +144,7 @@ class LocalSide:
     def sample(self, position: int) -> int:
         """Time one sample."""
         windows = self._windows
-        self._sets.used = True
+        self._sets.uses += 1
         try:
             return self._clocked(self._timed, windows[position % len(windows)])
         except Exception as error:
@@ -155,7 +155,7 @@ class LocalSide:
         """Time one sample; only the last output is kept, since to hold all of them would cost time."""
         window = self._last_windows[position % len(self._last_windows)]
         func, others, args = self._timed, window[:-1], window[-1]
-        self._sets.used = True
+        self._sets.uses += 1
         with self._named():
             start = _clock()
             for before in others:
@@ -168,7 +168,7 @@ class LocalSide:
     def last_output(self, position: int, which: int) -> object:
         """Call on one set, untimed, and take a snapshot."""
         args = self._sets.last_set(position, which)
-        self._sets.used = True
+        self._sets.uses += 1
         with self._named():
             return snapshot(self._func(*args))
 

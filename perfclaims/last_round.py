@@ -16,7 +16,7 @@ from perfclaims.sides import Instance
 # Pairs of each instance: three, so that one interruption decides nothing; fewer where they take longer.
 _PAIRS = 3
 _SHARE_OF_BUDGET = 0.25
-_USUAL_NS = 200_000_000
+_USUAL_NS = 1_000_000_000
 # A single instance needs six pairs for an interval.
 PAIRS_OF_SINGLE = 8
 # Of each instance's first pair, the outputs of all calls are asked for again, for this long; of the others

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from perfclaims import plan as planning
+from perfclaims.calibration import call_durations
 from perfclaims.conditions import collect_if_piled_up
 from perfclaims.evidence import PairingPlan
 from perfclaims.last_round import LastRound
@@ -19,17 +20,11 @@ from perfclaims.sides import Instance, Side, Source
 from perfclaims.tally import OutputTally
 from perfclaims.time_allowance import MARGIN, TimeAllowance
 
-# Calls this short are repeated to calibrate, and those this short in batches.
-_REPEAT_BELOW_NS = 20_000_000
-_BATCH_BELOW_NS = 200_000
-_CALIBRATIONS = 3
-_CALIBRATING_PAIRS = 5
 # Samples this short are preceded by an untimed one on each visit, because the instances visited in between
 # have pushed their data out of the caches.
 _WARM_BELOW_NS = 3_000_000
 # A slow first call this many times slower than the second is no sample of what a call takes.
 _COLD = 1.5
-
 # A pass that takes this many times what was calibrated was disturbed: on a quiet machine it is 1.0 to 1.3.
 _DISTURBED = 1.5
 
@@ -109,7 +104,7 @@ class Pairing:
         both_ns = list(zip(first_ns, second_ns, strict=True))
         self._time.slow = max(map(min, both_ns)) > planning.SLOW_CALL_NS
         self._time.check_counts = self._time.slow and all(one < _COLD * two for one, two in both_ns)
-        call_ns = self._calibrated(first, [min(ns) for ns in both_ns])
+        call_ns = call_durations(first, [min(ns) for ns in both_ns], self._random)
         calls = planning.calls_per_sample(*call_ns)
         pair_ns = calls[0] * call_ns[0] + calls[1] * call_ns[1]
         self._time.warm = pair_ns / 2 < _WARM_BELOW_NS
@@ -119,32 +114,6 @@ class Pairing:
         self._batch(first)
         if self._time.check_counts:
             self._keep_checked(0, optimized_first, second_ns)
-
-    def _calibrated(self, instance: Instance, single_ns: Sequence[int]) -> list[float]:
-        """Nanoseconds per call of each side: the least of several samples, in which the sides take turns.
-
-        Batches of unequal length would make a difference where there is none, and a single call of 2 us takes
-        10 when it finds the caches cold: so quick calls are timed as they will be later.
-        """
-        call_ns = [float(ns) for ns in single_ns]
-        sides = instance.baseline, instance.optimized
-        for which, side in enumerate(sides):
-            if call_ns[which] < _REPEAT_BELOW_NS:
-                # A position of its own, where the other side cannot have left an answer.
-                call_ns[which] = min(call_ns[which], side.sample(2 + which))
-        quick = [which for which in (0, 1) if call_ns[which] < _BATCH_BELOW_NS]
-        calls = [1, 1]
-        for _ in range(_CALIBRATIONS if quick else 0):
-            for which in quick:
-                calls[which] = max(1, round(planning.SAMPLE_NS / call_ns[which]))
-            instance.batch(calls[0], calls[1], planning.INSTANCES)
-            for position in range(_CALIBRATING_PAIRS):
-                for which in self._random.sample(quick, len(quick)):
-                    per_call = sides[which].sample(position) / calls[which]
-                    call_ns[which] = max(0.1, min(call_ns[which], per_call))
-            if all(calls[which] * call_ns[which] > planning.SAMPLE_NS / 2 for which in quick):
-                break
-        return call_ns
 
     def _plan(self, calls: tuple[int, int], pair_ns: float, most_instances: int | None = None) -> PairingPlan:
         return planning.make_plan(

@@ -61,7 +61,7 @@ class Instance(Protocol):
         ...
 
     def prepare_last(self) -> list[str]:
-        """Draw arguments for a warm-up, and others that `write_last` will write; returns notes as well."""
+        """Draw what `write_last` will write, and leave something else for a warm-up; returns notes."""
         ...
 
     def write_last(self) -> list[str]:

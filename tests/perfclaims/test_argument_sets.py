@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from perfclaims import argument_sets
 from perfclaims.argument_sets import SETS_BYTES, SHARED_BYTES, ArgumentSets, Drawing
 
 
@@ -33,7 +34,7 @@ def test_without_inputs_there_is_one_empty_set_and_a_note_that_says_what_cannot_
     assert "pass `inputs`" in note
     assert sets.windows == ([[(), (), ()]][:1], [[(), ()]])
     assert sets.lay_out_last((3, 2)) == (3, 2)
-    sets.used = True
+    sets.uses += 1
     assert not sets.changed()
     assert sets.redraw() == sets.prepare_last() == sets.write_last() == []
 
@@ -87,6 +88,12 @@ def test_slow_drawing_makes_few_sets():
     assert time.perf_counter() - start < 1
 
 
+def test_arguments_that_are_slow_to_write_are_few():
+    """A thousand numbers in a tuple are compared one by one."""
+    sets = sets_of(lambda rng: (tuple(rng.standard_normal(1000).tolist()),), (300, 1))
+    assert distinct(sets.windows[0]) < 20
+
+
 def test_instances_have_sets_of_their_own_with_other_content():
     drawing = Drawing(vectors)
     both = [drawing.sets_for(np.random.default_rng(seed)) for seed in (0, 1)]
@@ -124,13 +131,13 @@ def test_huge_arguments_are_shared_by_all_instances_and_drawn_anew_once():
     assert all(sets is instances[0] for sets in instances)
     (note,) = [note for sets in instances for note in sets.batch((1, 1), 10)][:1]
     assert "all instances share them" in note
-    assert drawn["sets"] == 2
+    assert drawn["sets"] == 3
     for sets in instances:
-        sets.used = True
+        sets.uses += 1
     for sets in instances:
         assert not sets.changed()
         sets.redraw()
-    assert drawn["sets"] == 4
+    assert drawn["sets"] == 5
 
 
 def test_nothing_is_drawn_anew_that_was_not_used():
@@ -170,7 +177,7 @@ def test_drawing_anew_gives_new_content_to_every_set_in_place_where_that_goes(in
     objects = [id(value) for args in flat(sets.windows[0]) for value in args]
     kept = flat(sets.windows[0])
     before = contents(sets)
-    sets.used = True
+    sets.uses += 1
     notes = sets.redraw()
     assert not set(before) & set(contents(sets))
     same = [id(value) for args in flat(sets.windows[0]) for value in args] == objects
@@ -178,6 +185,7 @@ def test_drawing_anew_gives_new_content_to_every_set_in_place_where_that_goes(in
     assert bool(notes) == (not in_place)
     if not in_place:
         assert "were replaced, not overwritten" in notes[0]
+        assert len(notes[0]) < 250
     assert not sets.changed()
     del kept
 
@@ -195,7 +203,7 @@ def test_the_last_round_gets_content_that_was_nowhere_before_it_is_written(input
     sets = sets_of(inputs)
     sets.lay_out_last((1, 1))
     old = set(contents(sets))
-    sets.used = True
+    sets.uses += 1
     sets.prepare_last()
     warm = contents(sets)
     sets.write_last()
@@ -214,7 +222,7 @@ def test_what_is_held_back_is_written_into_the_same_arrays():
     sets = sets_of(vectors)
     sets.lay_out_last((1, 1))
     arrays = [sets.last_set(position, 0)[0] for position in (0, 1)]
-    sets.used = True
+    sets.uses += 1
     sets.prepare_last()
     sets.write_last()
     assert all(sets.last_set(position, 0)[0] is arrays[position] for position in (0, 1))
@@ -223,7 +231,7 @@ def test_what_is_held_back_is_written_into_the_same_arrays():
 def test_the_same_arguments_again_are_told():
     constant = np.arange(5.0)
     sets = sets_of(lambda rng: (constant.copy(),))
-    sets.used = True
+    sets.uses += 1
     (note,) = sets.redraw()
     assert "gave the same arguments again" in note
 
@@ -233,9 +241,10 @@ def test_a_written_argument_is_noticed_until_it_is_drawn_anew(index):
     sets = sets_of(vectors)
     assert not sets.changed()
     flat(sets.windows[0])[index][0][7] += 1e-9
+    sets.uses += 1
     assert sets.changed()
     assert sets.changed(first_only=True) == (index == 0)
-    sets.used = True
+    sets.uses += 1
     sets.redraw()
     assert not sets.changed()
 
@@ -247,7 +256,23 @@ def test_a_written_argument_is_noticed_in_the_last_round():
     sets.write_last()
     assert not sets.changed()
     sets.last_set(1, 0)[0][0] += 1
+    sets.uses += 1
     assert sets.changed()
+
+
+def test_arguments_are_looked_at_once_after_every_use(monkeypatch):
+    """Of huge arguments that ten instances share, a look takes seconds."""
+    sets = sets_of(vectors)
+    looks = []
+    look = argument_sets.checksum
+    monkeypatch.setattr(argument_sets, "checksum", lambda value: looks.append(None) or look(value))
+    sets.uses += 1
+    for _ in range(3):
+        assert not sets.changed()
+    assert len(looks) == 4
+    sets.uses += 1
+    assert not sets.changed()
+    assert len(looks) == 8
 
 
 def test_inputs_that_fill_the_same_memory_give_every_set_a_copy():
@@ -264,7 +289,7 @@ def test_inputs_that_fill_the_same_memory_give_every_set_a_copy():
     assert not any(sets.changed() for sets in instances)
     assert len({content for sets in instances for content in contents(sets)}) == 12
     for sets in instances:
-        sets.used = True
+        sets.uses += 1
         assert sets.redraw() == []
         assert not any(other.changed() for other in instances)
 
@@ -273,7 +298,7 @@ def test_the_same_object_each_time_is_passed_on_as_it_is():
     model = Tensor(np.arange(3.0))
     sets = sets_of(lambda rng: (model, rng.standard_normal(3)))
     assert all(args[0] is model for args in flat(sets.windows[0]))
-    sets.used = True
+    sets.uses += 1
     sets.redraw()
     assert all(args[0] is model for args in flat(sets.windows[0]))
     assert np.array_equal(model.data, np.arange(3.0))

@@ -251,9 +251,17 @@ def compiling_first(source, machine, ns):
     return compiled
 
 
-@pytest.mark.parametrize("call_ns", [60.0, 1_500.0, 15_000.0, 60_000.0])
-@pytest.mark.parametrize("cold_samples", [1, 4])
-def test_a_side_that_is_cold_while_calibrating_gets_no_smaller_batches(call_ns, cold_samples):
+@pytest.mark.parametrize(
+    ("call_ns", "late_ns", "late_samples"),
+    [
+        (60.0, 12_000, 1),
+        (60.0, 12_000, 4),
+        (1_500.0, 12_000, 4),
+        (15_000.0, 12_000, 4),
+        (0.4 * MS, 2 * MS, 2),
+    ],
+)
+def test_a_side_that_is_cold_while_calibrating_gets_no_smaller_batches(call_ns, late_ns, late_samples):
     """Batches of unequal length made equal sides differ by 4 %, each with a narrow interval."""
     machine = Machine(noisy=False)
     source = Source(machine, call_ns, 1.0)
@@ -262,15 +270,14 @@ def test_a_side_that_is_cold_while_calibrating_gets_no_smaller_batches(call_ns, 
     def build_cold(index):
         instance = build(index)
         if index == 0:
-            cold = [12_000] * cold_samples
+            late = [late_ns] * late_samples
             for side in (instance.baseline, instance.optimized):
-                late = cold if side is instance.optimized else []
-                side.call = late_by(late, side.call)
-                side.sample = late_by(late, side.sample)
+                mine = late if side is instance.optimized else []
+                side.call, side.sample = late_by(mine, side.call), late_by(mine, side.sample)
         return instance
 
     def late_by(late, timed):
-        """The clock takes 70 ns of every sample, and the cold caches what is left in `late`."""
+        """The clock takes 70 ns of every sample, and cold caches what is left in `late`."""
 
         def call(*position):
             found = timed(*position)
@@ -283,6 +290,15 @@ def test_a_side_that_is_cold_while_calibrating_gets_no_smaller_batches(call_ns, 
     plan = measured(source, machine).plan
     assert plan.baseline_calls == plan.optimized_calls
     assert plan.baseline_calls == pytest.approx(max(1, round(20_000 / call_ns)), rel=0.02)
+
+
+def test_instances_get_three_pairs_in_the_last_round_within_a_second():
+    machine = Machine(noisy=False)
+    run = measured(Source(machine, 2 * MS, 1.0), machine)
+    assert np.bincount([row[0] for row in run.last_rows]).tolist() == [3] * 10
+    assert run.last_round_ns / SECOND > 0.25 * run.plan.budget_s
+    slower = measured(Source(machine, 90 * MS, 1.0), machine)
+    assert len(slower.last_rows) == slower.plan.instances
 
 
 def test_equal_sides_get_equal_batches_on_a_noisy_machine():

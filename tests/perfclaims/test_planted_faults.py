@@ -1,7 +1,7 @@
 """Optimised sides with a fault or a cheat in them, measured for real: none may pass.
 
-The baseline is a Python loop, some 50 times slower than what replaces it, and the claim is 5x: verdicts must
-not depend on how busy the machine is.
+The baseline is a Python loop, far slower than what replaces it, and the claim is 5x: verdicts must not depend
+on how busy the machine is. Against an interruption of some milliseconds the loop is long enough.
 """
 
 import json
@@ -18,9 +18,11 @@ import pytest
 import perfclaims
 from perfclaims import Implementation, OutputsMatch, PerformanceTestSuite, Speedup
 
+SIZE = 10_000
+
 
 def loop(x):
-    """The baseline: some 100 us."""
+    """The baseline: some 500 us."""
     total = 0.0
     for value in x.tolist():
         total += value * value
@@ -32,7 +34,7 @@ def fast(x):
 
 
 def vectors(rng):
-    return (rng.standard_normal(2000),)
+    return (rng.standard_normal(SIZE),)
 
 
 def judged(optimized, baseline=loop, inputs=vectors, *, build=None, tolerance=OutputsMatch(), **declared):  # noqa: B008
@@ -248,7 +250,7 @@ class Deferred:
 
 @pytest.mark.parametrize("inputs", [vectors, None])
 def test_work_put_off_until_the_answer_is_read_fails(inputs):
-    x = np.arange(2000.0)
+    x = np.arange(float(SIZE))
     answers = {vectors: (loop, Deferred), None: (lambda: loop(x), lambda: Deferred(x))}[inputs]
     verdict, reasons = outcome(answers[1], baseline=answers[0], inputs=inputs)
     assert verdict == "FAIL"
@@ -302,7 +304,7 @@ def test_a_generator_in_place_of_an_answer_fails():
 
 def test_an_output_buffer_used_again_and_again_is_honest():
     def build(rng):
-        buffer = np.zeros(2000)
+        buffer = np.zeros(SIZE)
         return lambda x: np.multiply(x, x, out=buffer)
 
     result = judged(None, build=build, baseline=lambda x: np.array([value * value for value in x.tolist()]))
@@ -315,10 +317,10 @@ def test_a_view_of_the_arguments_is_an_honest_output():
 
 
 def test_arguments_that_fill_the_same_memory_each_time_blame_nobody():
-    buffer = np.zeros(2000)
+    buffer = np.zeros(SIZE)
 
     def inputs(rng):
-        buffer[:] = rng.standard_normal(2000)
+        buffer[:] = rng.standard_normal(SIZE)
         return (buffer,)
 
     result = judged(fast, inputs=inputs)
@@ -326,12 +328,12 @@ def test_arguments_that_fill_the_same_memory_each_time_blame_nobody():
 
 
 def test_views_of_one_data_set_are_honest_arguments_and_stay_as_they_are():
-    data = np.random.default_rng(0).standard_normal(4000)
+    data = np.random.default_rng(0).standard_normal(2 * SIZE)
     before = data.copy()
 
     def inputs(rng):
-        start = int(rng.integers(2000))
-        return (data[start : start + 2000],)
+        start = int(rng.integers(SIZE))
+        return (data[start : start + SIZE],)
 
     result = judged(fast, inputs=inputs)
     assert (result.verdict, result.reasons) == ("PASS", ()), result.summary
@@ -344,7 +346,7 @@ def test_lists_tuples_and_dictionaries_are_honest_arguments(kind):
         return held["x"] if isinstance(held, dict) else held
 
     def inputs(rng):
-        return (kind(rng.standard_normal(2000).tolist()),)
+        return (kind(rng.standard_normal(500).tolist()),)
 
     result = judged(lambda held: math_sum(of(held)), baseline=lambda held: slow_sum(of(held)), inputs=inputs)
     assert (result.verdict, result.reasons) == ("PASS", ()), result.summary
@@ -352,7 +354,7 @@ def test_lists_tuples_and_dictionaries_are_honest_arguments(kind):
 
 def slow_sum(values):
     total = 0.0
-    for _ in range(10):
+    for _ in range(100):
         total = 0.0
         for value in values:
             total += value
@@ -377,7 +379,7 @@ def test_objects_with_an_array_behind_data_are_honest_arguments_and_outputs():
     result = judged(
         lambda t: Holder(np.asarray(t.data @ t.data)),
         baseline=lambda t: Holder(np.asarray(loop(t.data))),
-        inputs=lambda rng: (Holder(rng.standard_normal(2000)),),
+        inputs=lambda rng: (Holder(rng.standard_normal(SIZE)),),
     )
     assert (result.verdict, result.reasons) == ("PASS", ()), result.summary
 
@@ -438,7 +440,7 @@ def declare(name, call, limit_s):
         experiment.time(
             Implementation("loop", lambda rng: loop),
             Implementation("planted", lambda rng: call),
-            inputs=lambda rng: (rng.standard_normal(2000),),
+            inputs=lambda rng: (rng.standard_normal(10_000),),
         )
 
 def in_python(x):
@@ -447,10 +449,8 @@ def in_python(x):
 
 def in_compiled_code(x):
     signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
-    libc = ctypes.PyDLL(None)
-    libc.qsort.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
     while True:
-        libc.pause()
+        ctypes.PyDLL(None).pause()  # keeps the interpreter's lock, as a compiled loop does
 
 def swallowing(x):
     while True:
