@@ -241,6 +241,27 @@ def test_added_time_is_known_to_a_thousandth_of_the_slower_side():
     assert ratio.added_us.half_width == pytest.approx(SYSTEMATIC * 2000.0)
 
 
+def test_a_disturbed_comparison_of_few_pairs_is_judged_at_a_fifth_of_alpha():
+    def measured(spread, per_instance):
+        ratios = around(2.0, spread)
+        return analyse(timing(ratios, samples=pairs(ratios, per_instance=per_instance))).log_speedup
+
+    few, steady, calm = measured(0.2, 1), measured(0.2, 3), measured(0.05, 1)
+    assert few.confidence >= 0.99 > max(steady.confidence, calm.confidence)
+    averages = walsh(np.log(around(2.0, 0.2)))
+    # Ten instances at 99 %: the fourth average from either end, P(W <= 3) = 5 / 1024.
+    assert (few.low, few.high) == pytest.approx(widened(averages[3], averages[-4]), abs=1e-6)
+    assert (steady.low, steady.high) == pytest.approx(widened(averages[8], averages[-9]), abs=1e-6)
+
+
+def test_bursts_that_hit_either_side_at_random_seldom_make_equal_code_faster_or_slower():
+    rng = np.random.default_rng(0)
+    bursts = 2.0 ** rng.choice([-1, 1], (1000, 10)) * np.exp(rng.normal(0, 0.02, (1000, 10)))
+    found = [analyse(timing(r, samples=pairs(r, per_instance=1))).speedup for r in bursts]
+    # At most one in a hundred, where 95 % would allow five: 20 is four standard errors above.
+    assert 0 < sum(interval.excludes(1.0) for interval in found) <= 22
+
+
 class TestGeometricMean:
     def test_it_is_the_mean_of_the_logs_over_instances_drawn_together(self):
         other = UNEVEN[::-1] * 2
