@@ -1,0 +1,211 @@
+"""The engine: it records operations as a graph and walks the graph backwards.
+
+An operation that is recorded leaves a `Node`, which holds how a gradient with respect to its output
+becomes gradients with respect to its inputs. `backward` visits the nodes in reverse order of their
+creation, so that every node has received all of its gradient before it passes any on. What the
+derivatives are stands in `derivatives`, and what a user sees of all this in `tensor`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Vjp = Callable[[Array], Array]
+# One function for each input, None where there is no gradient, or one that returns all gradients at once.
+Vjps = tuple[Vjp | None, ...] | Callable[[Array], tuple[Array | None, ...]]
+
+_RECORDING: ContextVar[bool] = ContextVar("recording", default=True)
+_SERIAL = itertools.count()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Compute without recording: results require no gradient. Also a decorator; blocks nest.
+
+    Holds for this thread, or this asynchronous task, alone.
+    """
+    token = _RECORDING.set(False)
+    try:
+        yield
+    finally:
+        _RECORDING.reset(token)
+
+
+def recording() -> bool:
+    """Return whether operations are recorded here."""
+    return _RECORDING.get()
+
+
+class Leaf(Protocol):
+    """Where gradients end: a tensor that no recorded operation made."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor, and of its gradient."""
+
+    def accumulate(self, gradient: Array, owned: bool) -> None:
+        """Add a gradient; when it is `owned`, nobody else holds its memory and it may be kept."""
+
+
+class Watch:
+    """Notices that an array changed in place after an operation was recorded on it.
+
+    A checksum is taken only when somebody reaches for the array while a graph needs it (`touched`),
+    which leaves training loops alone: they change parameters after the graph is gone.
+    """
+
+    __slots__ = ("array", "checksum", "graphs")
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.graphs = 0
+        self.checksum: int | None = None
+
+    def touched(self) -> None:
+        """Remember what the array holds now, before it is handed out."""
+        if self.graphs and self.checksum is None:
+            self.checksum = _checksum(self.array)
+
+    def changed(self) -> bool:
+        """Return whether the array holds something else than when it was handed out."""
+        return self.checksum is not None and _checksum(self.array) != self.checksum
+
+
+class Node:
+    """A recorded operation.
+
+    Attributes:
+        name: of the operation.
+        shape: of its output.
+        vjps: vector-Jacobian products, from the gradient of the output to those of the inputs; None
+            once the graph has been used.
+        parents: what each input came from: a Node, a Leaf, or None where no gradient is wanted.
+        watches: on the arrays of the inputs.
+    """
+
+    __slots__ = ("name", "parents", "serial", "shape", "vjps", "watches")
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        vjps: Vjps,
+        parents: tuple[Node | Leaf | None, ...],
+        watches: tuple[Watch, ...],
+    ) -> None:
+        self.name = name
+        self.shape = shape
+        self.vjps: Vjps | None = vjps
+        self.parents = parents
+        self.watches = watches
+        self.serial = next(_SERIAL)
+        for watch in watches:
+            watch.graphs += 1
+
+    def gradients(self, gradient: Array) -> Iterator[tuple[Node | Leaf, Array]]:
+        """Yield each input that wants a gradient, with that gradient in the input's own shape."""
+        assert self.vjps is not None, "checked before the graph is walked"
+        given = self.vjps if isinstance(self.vjps, tuple) else self.vjps(gradient)
+        for parent, item in zip(self.parents, given, strict=True):
+            if parent is None or item is None:
+                continue
+            found = item(gradient) if callable(item) else item
+            yield parent, found if found.shape == parent.shape else summed_to(found, parent.shape)
+
+    def free(self) -> None:
+        """Let go of everything that the operation kept for its derivative."""
+        self.vjps, self.parents = None, ()
+        for watch in self.watches:
+            watch.graphs -= 1
+        self.watches = ()
+
+
+def backward(root: Node, gradient: Array, retain_graph: bool = False) -> None:
+    """Send `gradient` from the output of `root` to every leaf that it depends on.
+
+    Nothing is accumulated where an error is raised.
+
+    Args:
+        root: the operation that made the result.
+        gradient: the derivative of something with respect to that result, in its shape.
+        retain_graph: keep what the graph holds, so that it can be used again.
+
+    Raises:
+        RuntimeError: the graph, or a part of it, was used before, or a tensor changed in place since.
+    """
+    nodes = _newest_first(root)
+    _check(nodes)
+    pending: dict[Node, tuple[Array, bool]] = {root: (gradient, False)}
+    for node in nodes:
+        arrived = pending.pop(node, None)
+        if arrived is not None:  # else every path from the root to here has no gradient
+            for parent, found in node.gradients(arrived[0]):
+                owned = found is not arrived[0] and found.base is None and type(found) is np.ndarray
+                if isinstance(parent, Node):
+                    pending[parent] = _added(pending.get(parent), found, owned)
+                else:
+                    parent.accumulate(found, owned)
+        if not retain_graph:
+            node.free()
+
+
+def summed_to(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Undo broadcasting: add up `gradient` along the axes that an array of `shape` was repeated along."""
+    extra = gradient.ndim - len(shape)
+    repeated = tuple(extra + axis for axis, length in enumerate(shape) if length == 1)
+    total: Array = gradient.sum(axis=(*range(extra), *repeated), keepdims=True)
+    return total.reshape(shape)
+
+
+def _newest_first(root: Node) -> list[Node]:
+    """Return the nodes that `root` depends on, and itself; inputs are older than what is made of them."""
+    seen = {root}
+    stack = [root]
+    while stack:
+        for parent in stack.pop().parents:
+            if isinstance(parent, Node) and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return sorted(seen, key=_serial, reverse=True)
+
+
+def _serial(node: Node) -> int:
+    return node.serial
+
+
+def _check(nodes: list[Node]) -> None:
+    for node in nodes:
+        if node.vjps is None:
+            raise RuntimeError(
+                f"the graph of this result was already used by backward() and freed (at `{node.name}`): "
+                "compute the result again, or pass retain_graph=True to the first backward()"
+            )
+        for watch in node.watches:
+            if watch.changed():
+                raise RuntimeError(
+                    f"a tensor of shape {watch.array.shape} was changed in place after `{node.name}` used "
+                    "it, so its gradient would be wrong: change it after backward(), or change a copy"
+                )
+
+
+def _added(held: tuple[Array, bool] | None, found: Array, owned: bool) -> tuple[Array, bool]:
+    if held is None:
+        return found, owned
+    total, total_owned = held
+    if total_owned and total.dtype == found.dtype:
+        return np.add(total, found, out=total), True
+    total = np.asarray(total + found)  # a sum of single numbers is a scalar
+    return total, True
+
+
+def _checksum(array: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
