@@ -72,7 +72,10 @@ def gather(declared: DeclaredClaim, settings: Settings, listener: Listener | Non
                 return unmet
             declared.body(experiment)
     except NotApplicable as reason:
-        return Evidence(not_applicable=str(reason))
+        if not experiment.pieces:
+            return Evidence(not_applicable=str(reason))
+        hidden = f"NotApplicable was raised after something was measured, which it would hide: {reason}"
+        trouble = Trouble(Reason.RAISED, hidden)
     except TimeLimitReached as error:
         trouble = timed_out(limit_s, place_of(error, project_of(declared.body)))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is this claim's ERROR

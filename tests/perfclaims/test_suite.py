@@ -10,6 +10,7 @@ import pytest
 
 from perfclaims.codes import Reason, Verdict
 from perfclaims.criteria import Speedup, Value
+from perfclaims.experiment import NotApplicable
 from perfclaims.suite import PerformanceTestSuite
 
 AT_LEAST_1 = [Value("x", at_least=1)]
@@ -253,6 +254,16 @@ def test_a_claim_can_find_out_by_itself_that_it_does_not_apply(suite):
 
 
 # From a terminal
+
+
+def test_a_claim_that_measured_something_cannot_be_withdrawn_by_raising(suite):
+    def body(experiment):
+        experiment.value("x", 0.5)
+        raise NotApplicable("0.5 does not count here")
+
+    result = run_one(suite, body)
+    assert (result.verdict, result.reasons) == (Verdict.ERROR, (Reason.RAISED,))
+    assert "which it would hide: 0.5 does not count here" in result.summary
 
 
 def test_a_suite_without_a_file_says_how_to_run_it_instead(suite, monkeypatch):
