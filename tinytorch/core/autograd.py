@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array = NDArray[np.floating[Any]]
 Vjp = Callable[[Array], Array]
 # One function for each input, None where there is no gradient, or one that returns all gradients at once.
 Vjps = tuple[Vjp | None, ...] | Callable[[Array], tuple[Array | None, ...]]

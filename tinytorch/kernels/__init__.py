@@ -63,8 +63,15 @@ def numba_available() -> bool:
     return numba_problem() is None
 
 
-def compiled(body: Callable[..., None], signature: str) -> Callable[..., None]:
-    """Compile `body` for one signature, or load it from numba's cache, without relaxed arithmetic.
+def compiled(
+    body: Callable[..., None], signature: str, fastmath: frozenset[str] = frozenset()
+) -> Callable[..., None]:
+    """Compile `body` for one signature, or load it from numba's cache.
+
+    Args:
+        body: the loops, in the part of Python that numba compiles.
+        signature: numba's.
+        fastmath: LLVM's names of what may deviate from IEEE arithmetic; nothing may unless named.
 
     Numba keeps its cache beside the source file, or in the user's cache folder where that cannot be
     written. Where neither can, every process compiles anew.
@@ -81,9 +88,9 @@ def compiled(body: Callable[..., None], signature: str) -> Callable[..., None]:
     import numba
 
     try:
-        kernel: Callable[..., None] = numba.njit(signature, cache=True)(body)
+        kernel: Callable[..., None] = numba.njit(signature, cache=True, fastmath=set(fastmath))(body)
     except (RuntimeError, OSError):  # numba found no folder for its cache, or could not write there
-        kernel = numba.njit(signature)(body)
+        kernel = numba.njit(signature, fastmath=set(fastmath))(body)
     return kernel
 
 

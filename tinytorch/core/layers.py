@@ -1,0 +1,295 @@
+"""Layers: the base class, and those that know nothing of images or text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from tinytorch.core.autograd import Array, Vjps
+from tinytorch.core.checks import fraction, positive, positive_int
+from tinytorch.core.random import generator, spawned
+from tinytorch.core.tensor import Parameter, Tensor, apply, as_tensor
+from tinytorch.kernels import FloatArray, layernorm
+
+
+class Layer:
+    """Base class: a function of tensors with parameters.
+
+    Parameters, layers, and lists or tuples of layers that are attributes belong to the layer, in the
+    order in which they were assigned; nothing has to be registered. A subclass defines `forward`.
+
+    Attributes:
+        training: whether layers such as Dropout behave as they do in training; see `train`.
+        buffers: names of the attributes that are arrays which training changes without a gradient.
+    """
+
+    buffers: tuple[str, ...] = ()
+    training: bool = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; see `forward`."""
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; subclasses say of what."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        """Yield the layers directly inside this one, with their names ("blocks.0" in a list)."""
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                yield name, value
+            elif isinstance(value, list | tuple):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Layer))
+
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """Yield this layer and all inside it, each once, with dotted names; this one is called ""."""
+        return _walk(self, prefix, set())
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        """Return every parameter once, also one that several layers share, with its dotted name."""
+        named: dict[int, tuple[str, Parameter]] = {}
+        for path, layer in self.named_layers():
+            for name, value in vars(layer).items():
+                if isinstance(value, Parameter):
+                    named.setdefault(id(value), (_join(path, name), value))
+        return list(named.values())
+
+    def parameters(self) -> list[Parameter]:
+        """Return every parameter once."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
+
+    def train(self, mode: bool = True) -> Self:
+        """Put this layer and all inside it into training mode, and return it."""
+        for _, layer in self.named_layers():
+            layer.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Put this layer and all inside it into evaluation mode, and return it."""
+        return self.train(False)
+
+    def state_dict(self) -> dict[str, FloatArray]:
+        """Return copies of all parameters and buffers by their dotted names."""
+        return {name: array.copy() for name, array in self._state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy parameters and buffers out of what `state_dict` returned.
+
+        Raises:
+            ValueError: names or shapes differ; then nothing was changed.
+        """
+        own = dict(self._state())
+        _check_names(own, state)
+        loaded = {name: np.asarray(state[name], array.dtype) for name, array in own.items()}
+        for name, array in own.items():
+            if loaded[name].shape != array.shape:
+                raise ValueError(f"`{name}` must have shape {array.shape}, got {loaded[name].shape}")
+        for name, array in own.items():
+            array[...] = loaded[name]
+
+    def _state(self) -> Iterator[tuple[str, FloatArray]]:
+        yield from ((name, parameter.data) for name, parameter in self.named_parameters())
+        for path, layer in self.named_layers():
+            yield from ((_join(path, name), getattr(layer, name)) for name in layer.buffers)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Linear(Layer):
+    """`y = x @ weight + bias`.
+
+    Args:
+        in_features: length of the last axis of the input.
+        out_features: length of the last axis of the output.
+        bias: whether there is one; it starts at zero.
+        rng: for the weights, which are uniform within sqrt(6 / (in + out)) of zero (Glorot and Bengio 2010).
+
+    Attributes:
+        weight: shape (in_features, out_features).
+        bias: shape (out_features,), or None.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.in_features = positive_int(in_features, "in_features")
+        self.out_features = positive_int(out_features, "out_features")
+        bound = np.sqrt(6 / (self.in_features + self.out_features))
+        self.weight = Parameter(generator(rng).uniform(-bound, bound, (self.in_features, self.out_features)))
+        self.bias = Parameter(np.zeros(self.out_features)) if bias else None
+
+    def forward(self, x: Any) -> Tensor:
+        """Map (..., in_features) to (..., out_features).
+
+        Raises:
+            ValueError: the last axis of `x` has another length.
+        """
+        inputs = as_tensor(x, "x")
+        if inputs.ndim == 0 or inputs.shape[-1] != self.in_features:
+            raise ValueError(f"{self!r} expects shape (..., {self.in_features}), got {inputs.shape}")
+        if self.bias is None:
+            return apply(linear, inputs, self.weight)
+        return apply(linear, inputs, self.weight, self.bias)
+
+    def __repr__(self) -> str:
+        return f"Linear({self.in_features}, {self.out_features})"
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Vjps]:
+    """Rule of `x @ weight + bias`: (..., in), (in, out) and (out,) to (..., out)."""
+    rows = x.reshape(-1, x.shape[-1])  # a matrix goes to BLAS as one product, a stack as many
+    out = rows @ weight
+    if bias is not None:
+        out += bias
+    vjps = (
+        lambda g: (g.reshape(out.shape) @ weight.T).reshape(x.shape),
+        lambda g: rows.T @ g.reshape(out.shape),
+        lambda g: np.add.reduce(g.reshape(out.shape), axis=0),
+    )
+    return out.reshape(*x.shape[:-1], weight.shape[1]), vjps[: 2 if bias is None else 3]
+
+
+class Sequential(Layer):
+    """Layers one after the other; an iterable of layers is taken as well."""
+
+    def __init__(self, *layers: Any) -> None:
+        given = layers[0] if len(layers) == 1 and isinstance(layers[0], list | tuple) else layers
+        for index, layer in enumerate(given):
+            if not callable(layer):
+                raise ValueError(f"`layers` must hold layers, got {layer!r} at position {index}")
+        self.layers = list(given)
+
+    def forward(self, x: Any) -> Any:
+        """Hand `x` through every layer."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.layers[index]
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+
+class Flatten(Layer):
+    """(N, ...) to (N, features)."""
+
+    def forward(self, x: Any) -> Tensor:
+        """Put all axes but the first into one.
+
+        Raises:
+            ValueError: `x` is a single number.
+        """
+        inputs = as_tensor(x, "x")
+        if inputs.ndim == 0:
+            raise ValueError("Flatten() expects shape (N, ...), got ()")
+        return inputs.reshape(inputs.shape[0], int(np.prod(inputs.shape[1:])))
+
+
+class Dropout(Layer):
+    """Sets a share of the elements to zero in training, and scales the others up by 1 / (1 - p).
+
+    In evaluation it passes its input on: the expected value is the same.
+
+    Args:
+        p: the share, at least 0 and below 1.
+        rng: for its seed; the layer draws from a generator of its own.
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
+        self.p = fraction(p, "p")
+        self.rng = spawned(rng)
+
+    def forward(self, x: Any) -> Tensor:
+        """Keep the shape of `x`."""
+        inputs = as_tensor(x, "x")
+        if not self.training or self.p == 0:
+            return inputs
+        kept = self.rng.random(inputs.shape, np.float32) >= self.p
+        return inputs * (kept * np.float32(1 / (1 - self.p)))
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.p})"
+
+
+class LayerNorm(Layer):
+    """Normalises the last axis to mean 0 and variance 1, then scales and shifts it.
+
+    `y = (x - mean) / sqrt(variance + eps) * gamma + beta` (Ba, Kiros and Hinton 2016).
+
+    Args:
+        normalized_shape: length of the last axis.
+        eps: added to the variance.
+
+    Attributes:
+        gamma: shape (normalized_shape,), ones at first.
+        beta: shape (normalized_shape,), zeros at first.
+    """
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-5) -> None:
+        self.normalized_shape = positive_int(normalized_shape, "normalized_shape")
+        self.eps = positive(eps, "eps")
+        self.gamma = Parameter(np.ones(self.normalized_shape))
+        self.beta = Parameter(np.zeros(self.normalized_shape))
+
+    def forward(self, x: Any) -> Tensor:
+        """Keep the shape (..., normalized_shape) of `x`.
+
+        Raises:
+            ValueError: the last axis of `x` has another length.
+        """
+        inputs = as_tensor(x, "x")
+        if inputs.ndim == 0 or inputs.shape[-1] != self.normalized_shape:
+            raise ValueError(f"{self!r} expects shape (..., {self.normalized_shape}), got {inputs.shape}")
+        return apply(layer_norm, inputs, self.gamma, self.beta, eps=self.eps)
+
+    def __repr__(self) -> str:
+        return f"LayerNorm({self.normalized_shape})"
+
+
+def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Vjps]:
+    """Rule of `LayerNorm`, whose three gradients share their work."""
+    out, *saved = layernorm.forward(x, gamma, beta, eps)
+    return out, lambda g: layernorm.backward(g, *saved)
+
+
+def _walk(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, Layer]]:
+    if id(layer) not in seen:
+        seen.add(id(layer))
+        yield path, layer
+        for name, child in layer.children():
+            yield from _walk(child, _join(path, name), seen)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _check_names(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    missing, unknown = [[n for n in a if n not in b] for a, b in ((own, given), (given, own))]
+    if missing or unknown:
+        parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [
+            f"has {', '.join(unknown)} too many"
+        ] * bool(unknown)
+        raise ValueError(f"`state` must be that of a model of the same layers, but it {' and '.join(parts)}")

@@ -1,0 +1,55 @@
+"""Choosing between a compiled kernel and its NumPy reference, at run time."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinytorch.kernels import compiled, numba_available
+
+Kernel = Callable[..., None]
+# Sums may be added up in another order, products and sums fused; NaN and infinity stay what they are.
+REORDERED = frozenset({"reassoc", "contract"})
+
+
+def compiled_or_none(body: Kernel, signature: str, agrees: Callable[[Kernel], bool]) -> Kernel | None:
+    """Compile `body`, or load it from numba's cache, and test it; once for each process.
+
+    Args:
+        body: the loops, in the part of Python that numba compiles.
+        signature: numba's, with contiguous float32 arrays.
+        agrees: runs a kernel on a small case and compares it with the reference.
+
+    Returns:
+        The kernel; None where numba is missing, switched off by TINYTORCH_KERNELS=reference, or where the
+        kernel disagrees with its reference, which is warned of.
+    """
+    return _tested(body, signature, agrees)
+
+
+@functools.cache
+def _tested(body: Kernel, signature: str, agrees: Callable[[Kernel], bool]) -> Kernel | None:
+    if os.environ.get("TINYTORCH_KERNELS") == "reference" or not numba_available():
+        return None
+    kernel = compiled(body, signature, fastmath=REORDERED)
+    if agrees(kernel):
+        return kernel
+    warnings.warn(
+        f"the compiled kernel {body.__module__}.{body.__name__} differs from its NumPy reference on this "
+        "machine, so the reference is used: correct and slower",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return None
+
+
+def fits(smallest: int, *arrays: np.ndarray[Any, Any]) -> bool:
+    """Return whether all arrays are contiguous float32 and the first has at least `smallest` elements."""
+    return arrays[0].size >= smallest and all(
+        array.dtype == np.float32 and array.flags.c_contiguous for array in arrays
+    )
