@@ -28,11 +28,11 @@ class Layer:
     buffers: tuple[str, ...] = ()
     training: bool = True
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the output; see `forward`."""
         return self.forward(*args, **kwargs)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the output; subclasses say of what."""
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 

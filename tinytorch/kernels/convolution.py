@@ -1,0 +1,209 @@
+"""Convolution as matrix products: patches of the images become columns, and the kernels a matrix.
+
+`columns` lays the patches out and `folded`, its adjoint, adds columns back onto the pixels they came
+from. With them the forward pass and both gradients are one product of BLAS for each image.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytorch.kernels.choice import Kernel, compiled_or_none, fits
+
+Array = NDArray[np.floating]
+
+# Below this NumPy's copies of slices take no longer than the compiled call.
+_SMALLEST = 2048
+
+
+class Window(NamedTuple):
+    """Where a kernel is put: (height, width) of the kernel, of its steps, and of the zeros on each side."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    def positions(self, height: int, width: int) -> tuple[int, int]:
+        """Return how many positions there are, down and across an image of this size."""
+        down, across = (
+            (size + 2 * pad - length) // step + 1
+            for size, length, step, pad in zip((height, width), *self, strict=True)
+        )
+        return down, across
+
+
+def forward(x: Array, weight: Array, bias: Array | None, window: Window) -> tuple[Array, Array]:
+    """Return the convolution, and the columns that `of_weight` needs.
+
+    Args:
+        x: images, shape (N, C, H, W).
+        weight: kernels, shape (O, C, kh, kw). They are not flipped: it is a correlation.
+        bias: shape (O,), or None.
+        window: where the kernels are put.
+
+    Returns:
+        Shapes (N, O, H', W') and (N, C kh kw, H' W').
+    """
+    patches = columns(x, window)
+    out = np.matmul(weight.reshape(len(weight), -1), patches)
+    if bias is not None:
+        out += bias[:, None]
+    return out.reshape(len(x), len(weight), *window.positions(*x.shape[2:])), patches
+
+
+def of_input(g: Array, weight: Array, shape: tuple[int, ...], window: Window) -> Array:
+    """Return the gradient with respect to images of `shape`, from that of the result, (N, O, H', W')."""
+    patches: Array = np.matmul(weight.reshape(len(weight), -1).T, g.reshape(*g.shape[:2], -1))
+    return folded(patches, shape, window)
+
+
+def of_weight(g: Array, patches: Array, shape: tuple[int, ...]) -> Array:
+    """Return the gradient with respect to kernels of `shape`, from that of the result, (N, O, H', W')."""
+    each: Array = np.matmul(g.reshape(*g.shape[:2], -1), patches.swapaxes(1, 2))
+    total: Array = np.add.reduce(each, axis=0)
+    return total.reshape(shape)
+
+
+def columns(x: Array, window: Window) -> Array:
+    """Return all patches that the window sees as columns: (N, C, H, W) to (N, C kh kw, H' W')."""
+    n, c = x.shape[:2]
+    down, across = window.positions(*x.shape[2:])
+    if window == Window((1, 1), (1, 1), (0, 0)):
+        return x.reshape(n, c, -1)
+    if fits(_SMALLEST, x) and (kernel := _columns_kernel()) is not None:
+        out = np.empty((n, c, *window.kernel, down, across), np.float32)
+        kernel(x, out, *window.stride, *window.padding)
+    else:
+        out = columns_reference(x, window)
+    return out.reshape(n, -1, down * across)
+
+
+def folded(patches: Array, shape: tuple[int, ...], window: Window) -> Array:
+    """Add columns (N, C kh kw, H' W') onto the pixels they came from, in images of `shape`."""
+    if window == Window((1, 1), (1, 1), (0, 0)):
+        return patches.reshape(shape)
+    split = patches.reshape(*shape[:2], *window.kernel, *window.positions(*shape[2:]))
+    if fits(_SMALLEST, split) and (kernel := _folded_kernel()) is not None:
+        out = np.zeros(shape, np.float32)
+        kernel(split, out, *window.stride, *window.padding)
+        return out
+    return folded_reference(split, shape, window)
+
+
+def columns_reference(x: Array, window: Window) -> Array:
+    """`columns` in NumPy, in the shape (N, C, kh, kw, H', W')."""
+    (kh, kw), (ph, pw) = window.kernel, window.padding
+    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    out = np.empty((*x.shape[:2], kh, kw, *window.positions(*x.shape[2:])), x.dtype)
+    for u in range(kh):
+        for v in range(kw):
+            out[:, :, u, v] = padded[_seen(u, v, window, out.shape[4:])]
+    return out
+
+
+def folded_reference(split: Array, shape: tuple[int, ...], window: Window) -> Array:
+    """`folded` in NumPy, from the shape (N, C, kh, kw, H', W')."""
+    (kh, kw), (ph, pw) = window.kernel, window.padding
+    padded = np.zeros((*shape[:2], shape[2] + 2 * ph, shape[3] + 2 * pw), split.dtype)
+    for u in range(kh):
+        for v in range(kw):
+            padded[_seen(u, v, window, split.shape[4:])] += split[:, :, u, v]
+    return padded[:, :, ph : ph + shape[2], pw : pw + shape[3]]
+
+
+def _seen(u: int, v: int, window: Window, positions: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the pixels of padded images that stand under kernel element (u, v), at all positions."""
+    (sh, sw), (down, across) = window.stride, positions
+    return (slice(None), slice(None), slice(u, u + sh * down, sh), slice(v, v + sw * across, sw))
+
+
+def _columns(x: Array, out: Array, sh: int, sw: int, ph: int, pw: int) -> None:
+    n, c, height, width = x.shape
+    kh, kw, down, across = out.shape[2:]
+    for image in range(n):
+        for channel in range(c):
+            for u in range(kh):
+                for v in range(kw):
+                    # Positions first to last - 1 lie inside the image, those before and after on the padding.
+                    first = min(across, max(0, -((v - pw) // sw)))
+                    last = min(across, max(first, (width - 1 + pw - v) // sw + 1))
+                    for i in range(down):
+                        row = out[image, channel, u, v, i]
+                        y = i * sh + u - ph
+                        if y < 0 or y >= height:
+                            row[:] = 0
+                            continue
+                        row[:first] = 0
+                        source = x[image, channel, y]
+                        start = first * sw + v - pw
+                        if sw == 1:
+                            for j in range(last - first):
+                                row[first + j] = source[start + j]
+                        else:
+                            for j in range(last - first):
+                                row[first + j] = source[start + j * sw]
+                        row[last:] = 0
+
+
+def _folded(split: Array, out: Array, sh: int, sw: int, ph: int, pw: int) -> None:
+    n, c, height, width = out.shape
+    kh, kw, down, across = split.shape[2:]
+    for image in range(n):
+        for channel in range(c):
+            for u in range(kh):
+                for v in range(kw):
+                    first = min(across, max(0, -((v - pw) // sw)))
+                    last = min(across, max(first, (width - 1 + pw - v) // sw + 1))
+                    start = first * sw + v - pw
+                    for i in range(down):
+                        y = i * sh + u - ph
+                        if y < 0 or y >= height:
+                            continue
+                        row = split[image, channel, u, v, i, first:last]
+                        if sw == 1:
+                            target = out[image, channel, y, start : start + last - first]
+                            for j in range(row.size):
+                                target[j] += row[j]
+                        else:
+                            for j in range(row.size):
+                                out[image, channel, y, start + j * sw] += row[j]
+
+
+_FOUR, _SIX = "float32[:, :, :, ::1]", "float32[:, :, :, :, :, ::1]"
+_STEPS = "intp, intp, intp, intp"
+
+
+def _columns_kernel() -> Kernel | None:
+    return compiled_or_none(_columns, f"void({_FOUR}, {_SIX}, {_STEPS})", _columns_agrees)
+
+
+def _folded_kernel() -> Kernel | None:
+    return compiled_or_none(_folded, f"void({_SIX}, {_FOUR}, {_STEPS})", _folded_agrees)
+
+
+_CASES = (Window((3, 2), (1, 1), (1, 0)), Window((2, 3), (2, 3), (0, 2)), Window((1, 4), (1, 2), (2, 3)))
+
+
+def _columns_agrees(kernel: Kernel) -> bool:
+    x = np.arange(60, dtype=np.float32).reshape(1, 2, 6, 5)
+    for window in _CASES:
+        expected = columns_reference(x, window)
+        out = np.full_like(expected, np.nan)
+        kernel(x, out, *window.stride, *window.padding)
+        if not np.array_equal(out, expected):
+            return False
+    return True
+
+
+def _folded_agrees(kernel: Kernel) -> bool:
+    for window in _CASES:
+        shape = (1, 2, *window.kernel, *window.positions(6, 5))
+        split = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        out = np.zeros((1, 2, 6, 5), np.float32)
+        kernel(split, out, *window.stride, *window.padding)
+        if not np.array_equal(out, folded_reference(split, out.shape, window)):
+            return False
+    return True
