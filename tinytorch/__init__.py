@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from tinytorch.core.attention import causal_mask as causal_mask
     from tinytorch.core.attention import scaled_dot_product_attention as scaled_dot_product_attention
     from tinytorch.core.autograd import no_grad as no_grad
+    from tinytorch.core.dataloader import Compose as Compose
+    from tinytorch.core.dataloader import DataLoader as DataLoader
+    from tinytorch.core.dataloader import Dataset as Dataset
+    from tinytorch.core.dataloader import RandomCrop as RandomCrop
+    from tinytorch.core.dataloader import RandomHorizontalFlip as RandomHorizontalFlip
+    from tinytorch.core.dataloader import RandomShift as RandomShift
+    from tinytorch.core.dataloader import TensorDataset as TensorDataset
     from tinytorch.core.embeddings import Embedding as Embedding
     from tinytorch.core.embeddings import PositionalEncoding as PositionalEncoding
     from tinytorch.core.layers import Dropout as Dropout
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
     from tinytorch.core.losses import BinaryCrossEntropyLoss as BinaryCrossEntropyLoss
     from tinytorch.core.losses import CrossEntropyLoss as CrossEntropyLoss
     from tinytorch.core.losses import MSELoss as MSELoss
+    from tinytorch.core.models import load_model as load_model
+    from tinytorch.core.models import save_model as save_model
     from tinytorch.core.optimizers import SGD as SGD
     from tinytorch.core.optimizers import Adam as Adam
     from tinytorch.core.optimizers import AdamW as AdamW
@@ -42,6 +51,11 @@ if TYPE_CHECKING:
     from tinytorch.core.tensor import Tensor as Tensor
     from tinytorch.core.tensor import Variable as Variable
     from tinytorch.core.tensor import concatenate as concatenate
+    from tinytorch.core.tokenization import BPETokenizer as BPETokenizer
+    from tinytorch.core.tokenization import CharTokenizer as CharTokenizer
+    from tinytorch.core.training import CosineSchedule as CosineSchedule
+    from tinytorch.core.training import Trainer as Trainer
+    from tinytorch.core.training import clip_grad_norm as clip_grad_norm
     from tinytorch.core.transformers import GPT as GPT
     from tinytorch.core.transformers import MLP as MLP
     from tinytorch.core.transformers import TransformerBlock as TransformerBlock
@@ -59,6 +73,18 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "spatial": ("AvgPool2d", "BatchNorm2d", "Conv2d", "MaxPool2d"),
     "embeddings": ("Embedding", "PositionalEncoding"),
     "attention": ("MultiHeadAttention", "causal_mask", "scaled_dot_product_attention"),
+    "dataloader": (
+        "Compose",
+        "DataLoader",
+        "Dataset",
+        "RandomCrop",
+        "RandomHorizontalFlip",
+        "RandomShift",
+        "TensorDataset",
+    ),
+    "training": ("CosineSchedule", "Trainer", "clip_grad_norm"),
+    "models": ("load_model", "save_model"),
+    "tokenization": ("BPETokenizer", "CharTokenizer"),
     "transformers": ("GPT", "MLP", "TransformerBlock"),
 }
 _HOMES = {name: f"tinytorch.core.{module}" for module, names in _NAMES.items() for name in names}
@@ -71,10 +97,16 @@ __all__ = [
     "Adam",
     "AdamW",
     "AvgPool2d",
+    "BPETokenizer",
     "BatchNorm2d",
     "BinaryCrossEntropyLoss",
+    "CharTokenizer",
+    "Compose",
     "Conv2d",
+    "CosineSchedule",
     "CrossEntropyLoss",
+    "DataLoader",
+    "Dataset",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -87,19 +119,27 @@ __all__ = [
     "MultiHeadAttention",
     "Parameter",
     "PositionalEncoding",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomShift",
     "ReLU",
     "Sequential",
     "Sigmoid",
     "Softmax",
     "Tanh",
     "Tensor",
+    "TensorDataset",
+    "Trainer",
     "TransformerBlock",
     "Variable",
     "__version__",
     "causal_mask",
+    "clip_grad_norm",
     "concatenate",
+    "load_model",
     "manual_seed",
     "no_grad",
+    "save_model",
     "scaled_dot_product_attention",
 ]
 
