@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -99,27 +99,17 @@ class Node:
         name: str,
         shape: tuple[int, ...],
         vjps: Vjps,
-        parents: tuple[Node | Leaf | None, ...],
-        watches: tuple[Watch, ...],
+        parents: Sequence[Node | Leaf | None],
+        watches: Sequence[Watch],
     ) -> None:
         self.name = name
         self.shape = shape
         self.vjps: Vjps | None = vjps
-        self.parents = parents
-        self.watches = watches
+        self.parents: Sequence[Node | Leaf | None] = parents
+        self.watches: Sequence[Watch] = watches
         self.serial = next(_SERIAL)
         for watch in watches:
             watch.graphs += 1
-
-    def gradients(self, gradient: Array) -> Iterator[tuple[Node | Leaf, Array]]:
-        """Yield each input that wants a gradient, with that gradient in the input's own shape."""
-        assert self.vjps is not None, "checked before the graph is walked"
-        given = self.vjps if isinstance(self.vjps, tuple) else self.vjps(gradient)
-        for parent, item in zip(self.parents, given, strict=True):
-            if parent is None or item is None:
-                continue
-            found = item(gradient) if callable(item) else item
-            yield parent, found if found.shape == parent.shape else summed_to(found, parent.shape)
 
     def free(self) -> None:
         """Let go of everything that the operation kept for its derivative."""
@@ -148,14 +138,31 @@ def backward(root: Node, gradient: Array, retain_graph: bool = False) -> None:
     for node in nodes:
         arrived = pending.pop(node, None)
         if arrived is not None:  # else every path from the root to here has no gradient
-            for parent, found in node.gradients(arrived[0]):
-                owned = found is not arrived[0] and found.base is None and type(found) is np.ndarray
-                if isinstance(parent, Node):
-                    pending[parent] = _added(pending.get(parent), found, owned)
-                else:
-                    parent.accumulate(found, owned)
+            _pass_on(node, arrived[0], pending)
         if not retain_graph:
             node.free()
+
+
+def _pass_on(node: Node, gradient: Array, pending: dict[Node, tuple[Array, bool]]) -> None:
+    """Give each input of a node its gradient: to a leaf at once, to another node for when its turn comes."""
+    vjps = node.vjps
+    assert vjps is not None, "checked before the graph is walked"
+    each = isinstance(vjps, tuple)
+    items: tuple[Any, ...] = vjps if isinstance(vjps, tuple) else vjps(gradient)
+    # Options that follow the inputs have no gradient and need no entry.
+    for parent, item in zip(node.parents, items, strict=False):
+        if parent is None or item is None:
+            continue
+        found: Array = item(gradient) if each else item
+        if found.shape != parent.shape:
+            found = summed_to(found, parent.shape)
+        owned = found is not gradient and type(found) is np.ndarray and found.base is None
+        if type(parent) is not Node:
+            parent.accumulate(found, owned)  # type: ignore[union-attr]
+        elif parent in pending:
+            pending[parent] = _added(pending[parent], found)
+        else:
+            pending[parent] = found, owned
 
 
 def summed_to(gradient: Array, shape: tuple[int, ...]) -> Array:
@@ -172,7 +179,7 @@ def _newest_first(root: Node) -> list[Node]:
     stack = [root]
     while stack:
         for parent in stack.pop().parents:
-            if isinstance(parent, Node) and parent not in seen:
+            if type(parent) is Node and parent not in seen:
                 seen.add(parent)
                 stack.append(parent)
     return sorted(seen, key=_serial, reverse=True)
@@ -190,16 +197,14 @@ def _check(nodes: list[Node]) -> None:
                 "compute the result again, or pass retain_graph=True to the first backward()"
             )
         for watch in node.watches:
-            if watch.changed():
+            if watch.checksum is not None and watch.changed():
                 raise RuntimeError(
                     f"a tensor of shape {watch.array.shape} was changed in place after `{node.name}` used "
                     "it, so its gradient would be wrong: change it after backward(), or change a copy"
                 )
 
 
-def _added(held: tuple[Array, bool] | None, found: Array, owned: bool) -> tuple[Array, bool]:
-    if held is None:
-        return found, owned
+def _added(held: tuple[Array, bool], found: Array) -> tuple[Array, bool]:
     total, total_owned = held
     if total_owned and total.dtype == found.dtype:
         return np.add(total, found, out=total), True

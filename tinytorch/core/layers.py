@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinytorch.core.autograd import Array, Vjps
+from tinytorch.core.autograd import Array, Vjp, Vjps
 from tinytorch.core.checks import fraction, positive, positive_int
 from tinytorch.core.random import generator, spawned
 from tinytorch.core.tensor import Parameter, Tensor, apply, as_tensor
@@ -143,7 +143,7 @@ class Linear(Layer):
             ValueError: the last axis of `x` has another length.
         """
         inputs = as_tensor(x, "x")
-        if inputs.ndim == 0 or inputs.shape[-1] != self.in_features:
+        if inputs.shape[-1:] != (self.in_features,):
             raise ValueError(f"{self!r} expects shape (..., {self.in_features}), got {inputs.shape}")
         if self.bias is None:
             return apply(linear, inputs, self.weight)
@@ -161,18 +161,26 @@ class Linear(Layer):
         return f"Linear({self.in_features}, {self.out_features})"
 
 
-def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Vjps]:
+def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, tuple[Vjp, ...]]:
     """Rule of `x @ weight + bias`: (..., in), (in, out) and (out,) to (..., out)."""
-    rows = x.reshape(-1, x.shape[-1])  # a matrix goes to BLAS as one product, a stack as many
-    out = rows @ weight
-    if bias is not None:
-        out += bias
-    vjps = (
-        lambda g: (g.reshape(out.shape) @ weight.T).reshape(x.shape),
-        lambda g: rows.T @ g.reshape(out.shape),
-        lambda g: np.add.reduce(g.reshape(out.shape), axis=0),
-    )
-    return out.reshape(*x.shape[:-1], weight.shape[1]), vjps[: 2 if bias is None else 3]
+    if x.ndim != 2:  # a matrix goes to BLAS as one product, a stack as many
+        out, vjps = linear(x.reshape(-1, x.shape[-1]), weight, bias)
+        shaped = out.reshape(*x.shape[:-1], weight.shape[1])
+        return shaped, tuple(
+            _of_rows(vjp, out.shape, x.shape if i == 0 else None) for i, vjp in enumerate(vjps)
+        )
+    out = x @ weight
+    if bias is None:
+        return out, (lambda g: g @ weight.T, lambda g: x.T @ g)
+    out += bias
+    return out, (lambda g: g @ weight.T, lambda g: x.T @ g, lambda g: np.add.reduce(g, axis=0))
+
+
+def _of_rows(vjp: Vjp, rows: tuple[int, ...], shape: tuple[int, ...] | None) -> Vjp:
+    """Return `vjp`, which takes a matrix of rows, for gradients of more axes."""
+    if shape is None:
+        return lambda g: vjp(g.reshape(rows))
+    return lambda g: vjp(g.reshape(rows)).reshape(shape)
 
 
 class Sequential(Layer):
@@ -276,7 +284,7 @@ class LayerNorm(Layer):
             ValueError: the last axis of `x` has another length.
         """
         inputs = as_tensor(x, "x")
-        if inputs.ndim == 0 or inputs.shape[-1] != self.normalized_shape:
+        if inputs.shape[-1:] != (self.normalized_shape,):
             raise ValueError(f"{self!r} expects shape (..., {self.normalized_shape}), got {inputs.shape}")
         return apply(layer_norm, inputs, self.gamma, self.beta, eps=self.eps)
 

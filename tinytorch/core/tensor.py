@@ -390,16 +390,25 @@ def apply(rule: Rule, *inputs: Any, **options: Any) -> Tensor:
         inputs: what the rule takes; the Tensors among them are differentiated.
         options: passed on to the rule.
     """
-    out, vjps = rule(*[x._array if isinstance(x, Tensor) else x for x in inputs], **options)
+    arrays: list[Any] = []
+    parents: list[Tensor | Node | None] = []
+    wanted = False
+    for x in inputs:
+        if isinstance(x, Tensor):
+            arrays.append(x._array)
+            parents.append((x._node or x) if x.requires_grad else None)
+            wanted = wanted or x.requires_grad
+        else:
+            arrays.append(x)
+            parents.append(None)
+    out, vjps = rule(*arrays, **options)
     result = wrap(out)
     if out.base is not None:
         result._source = _source_of(out, inputs)
-    if recording():
-        parents = tuple([x._node or x if isinstance(x, Tensor) and x.requires_grad else None for x in inputs])
-        if any(parent is not None for parent in parents):
-            watches = tuple([_watched(x) for x in inputs if isinstance(x, Tensor)])
-            result._node = Node(rule.__name__, result._array.shape, vjps, parents, watches)
-            result.requires_grad = True
+    if wanted and recording():
+        watches = [_watched(x) for x in inputs if isinstance(x, Tensor)]
+        result._node = Node(rule.__name__, result._array.shape, vjps, parents, watches)
+        result.requires_grad = True
     return result
 
 

@@ -24,8 +24,9 @@ def forward(logits: Array, labels: NDArray[np.intp]) -> tuple[Array, Array]:
     np.exp(probabilities, out=probabilities)
     totals = np.add.reduce(probabilities, axis=-1, keepdims=True)
     probabilities /= totals
-    losses = np.log(totals[:, 0]) - right
-    return np.asarray(losses.mean(dtype=np.float64).astype(logits.dtype)), probabilities
+    losses = np.log(totals[:, 0])
+    losses -= right
+    return np.asarray(np.add.reduce(losses) / logits.dtype.type(len(losses))), probabilities
 
 
 def backward(g: Array, probabilities: Array, labels: NDArray[np.intp]) -> Array:
