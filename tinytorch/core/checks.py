@@ -75,7 +75,8 @@ def indices(value: Any, name: str, size: int, of: str) -> Indices:
         OutOfRange: one does not exist (an IndexError and a ValueError).
     """
     array = whole_numbers(value, name)
-    if array.size and np.maximum.reduce(array.view(np.uintp), axis=None) >= size:  # negative ones are huge there
+    # As unsigned numbers negative ones are huge: one reduction finds both kinds.
+    if array.size and np.maximum.reduce(array.view(np.uintp), axis=None) >= size:
         wrong = array[(array < 0) | (array >= size)].flat[0]
         raise OutOfRange(f"`{name}` must lie in 0 to {size - 1} (there are {size} {of}), got {wrong}")
     return array

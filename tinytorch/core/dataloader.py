@@ -96,7 +96,7 @@ class DataLoader:
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return -(-len(self.dataset) // self.batch_size)
+        return (len(self.dataset) + self.batch_size - 1) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         epoch, self.epoch = self.epoch, self.epoch + 1  # an epoch that is left early counts too
@@ -132,8 +132,7 @@ class _Random:
     """A change to a batch of images, shape (N, ..., H, W), drawn for each image by itself."""
 
     def __init__(self, rng: np.random.Generator | int | None) -> None:
-        seeded = isinstance(rng, int) and not isinstance(rng, bool)
-        self.rng = np.random.default_rng(whole(rng, "rng")) if seeded else rng
+        self.rng = np.random.default_rng(whole(rng, "rng")) if isinstance(rng, int) else rng
 
     def __call__(self, images: Any, rng: np.random.Generator | None = None) -> Tensor:
         """Return changed images of the same type, in a new tensor; `rng` goes before the own generator.
@@ -210,7 +209,7 @@ class RandomShift(_Random):
 
     def changed(self, images: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Return images of the same shape."""
-        return _cropped(images, *images.shape[-2:], self.pixels, rng)
+        return _cropped(images, images.shape[-2], images.shape[-1], self.pixels, rng)
 
 
 class Compose:

@@ -47,13 +47,16 @@ class Optimizer:
         """
         gradients = [_gradient(parameter, i) for i, parameter in enumerate(self.params)]
         self.steps += 1
-        for index, (parameter, gradient) in enumerate(zip(self.params, gradients, strict=True)):
+        for parameter, gradient, state in zip(self.params, gradients, self._states(), strict=True):
             if gradient is not None:
-                self.update(parameter.data, gradient, *[self.state[name][index] for name in self.state_names])
+                self.update(parameter.data, gradient, *state)
 
     def update(self, data: FloatArray, gradient: FloatArray, *state: FloatArray) -> None:
         """Change the array of one parameter, and its state, in place; subclasses say how."""
         raise NotImplementedError(f"{type(self).__name__} must define update()")
+
+    def _states(self) -> Iterable[tuple[FloatArray, ...]]:
+        return zip(*self.state.values(), strict=True) if self.state else [()] * len(self.params)
 
     def state_dict(self) -> dict[str, FloatArray]:
         """Return copies of all state: "momentum.0", and so on, and "steps"."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -208,8 +208,8 @@ class Trainer:
     def _check_finite(self, value: float, name: str) -> None:
         if not math.isfinite(value):
             raise FloatingPointError(
-                f"the {name} is {value} at step {self.step + 1} (epoch {self.epoch + 1}), and the step was not "
-                "made: lower the learning rate, clip gradients or look for NaN in the data"
+                f"the {name} is {value} at step {self.step + 1} (epoch {self.epoch + 1}), and the step was "
+                "not made: lower the learning rate, clip gradients or look for NaN in the data"
             )
 
     def _shown(self, loader: Iterable[Batch], title: str) -> Iterator[Batch]:
@@ -220,8 +220,8 @@ class Trainer:
         from rich.console import Console
         from rich.progress import track
 
-        length = len(loader) if hasattr(loader, "__len__") else None
-        yield from track(loader, title, total=length, console=Console(stderr=True), transient=True)
+        length = len(loader) if isinstance(loader, Sized) else None
+        yield from track(loader, title, total=length, console=Console(stderr=True))
 
 
 @contextmanager
