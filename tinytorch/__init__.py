@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tinytorch.core.attention import causal_mask as causal_mask
     from tinytorch.core.attention import scaled_dot_product_attention as scaled_dot_product_attention
     from tinytorch.core.autograd import no_grad as no_grad
-    from tinytorch.core.checkpoints import load_model as load_model
-    from tinytorch.core.checkpoints import save_model as save_model
     from tinytorch.core.dataloader import Compose as Compose
     from tinytorch.core.dataloader import DataLoader as DataLoader
     from tinytorch.core.dataloader import Dataset as Dataset
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from tinytorch.core.losses import BinaryCrossEntropyLoss as BinaryCrossEntropyLoss
     from tinytorch.core.losses import CrossEntropyLoss as CrossEntropyLoss
     from tinytorch.core.losses import MSELoss as MSELoss
+    from tinytorch.core.models import load_model as load_model
+    from tinytorch.core.models import save_model as save_model
     from tinytorch.core.optimizers import SGD as SGD
     from tinytorch.core.optimizers import Adam as Adam
     from tinytorch.core.optimizers import AdamW as AdamW
@@ -83,7 +83,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "TensorDataset",
     ),
     "training": ("CosineSchedule", "Trainer", "clip_grad_norm"),
-    "checkpoints": ("load_model", "save_model"),
+    "models": ("load_model", "save_model"),
     "tokenization": ("BPETokenizer", "CharTokenizer"),
     "transformers": ("GPT", "MLP", "TransformerBlock"),
 }

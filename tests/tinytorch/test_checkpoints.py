@@ -24,8 +24,9 @@ from tinytorch import (
     Sequential,
     manual_seed,
 )
-from tinytorch.core.checkpoints import load_model, read_arrays, save_model, write_arrays
+from tinytorch.core.checkpoints import read_arrays, write_arrays
 from tinytorch.core.dataloader import DataLoader, TensorDataset
+from tinytorch.core.models import load_model, save_model
 from tinytorch.core.random import generator
 from tinytorch.core.training import CosineSchedule, Trainer
 

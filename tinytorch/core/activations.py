@@ -63,10 +63,6 @@ class Softmax(Layer):
         """
         return _along(softmax, as_tensor(x, "x"), self.dim if dim is None else dim)
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {"dim": self.dim}
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dim})"
 
@@ -88,10 +84,6 @@ class LogSoftmax(Layer):
             ValueError: `x` has no such axis.
         """
         return _along(log_softmax, as_tensor(x, "x"), self.dim if dim is None else dim)
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {"dim": self.dim}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dim})"

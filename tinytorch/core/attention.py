@@ -110,10 +110,6 @@ class MultiHeadAttention(Layer):
         batch, _, length, _ = x.shape
         return x.permute(0, 2, 1, 3).reshape(batch, length, self.embed_dim)
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {"embed_dim": self.embed_dim, "num_heads": self.num_heads}
-
     def __repr__(self) -> str:
         return f"MultiHeadAttention({self.embed_dim}, {self.num_heads})"
 

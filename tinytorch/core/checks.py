@@ -24,6 +24,13 @@ def positive_int(value: Any, name: str) -> int:
     return int(value)
 
 
+def whole(value: Any, name: str) -> int:
+    """Return `value` as an int, or raise ValueError where it is not a whole number of zero or more."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"`{name}` must be a whole number of zero or more, got {value!r}")
+    return int(value)
+
+
 def positive(value: Any, name: str) -> float:
     """Return `value` as a float, or raise ValueError where it is not a positive, finite number."""
     if not _is_number(value) or not math.isfinite(value) or value <= 0:

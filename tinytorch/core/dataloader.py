@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.core.checks import positive_int
+from tinytorch.core.checks import positive_int, whole
 from tinytorch.core.random import generator
 from tinytorch.core.tensor import Tensor, array_of, as_tensor, wrap
 from tinytorch.kernels import FloatArray
@@ -230,13 +230,6 @@ class Compose:
         for transform in self.transforms:
             images = transform(images, rng)
         return images
-
-
-def whole(value: Any, name: str) -> int:
-    """Return `value` as an int, or raise ValueError where it is not a whole number of zero or more."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise ValueError(f"`{name}` must be a whole number of zero or more, got {value!r}")
-    return int(value)
 
 
 def _cropped(

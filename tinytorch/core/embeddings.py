@@ -40,10 +40,6 @@ class Embedding(Layer):
             embed, self.weight, indices(tokens, "tokens", self.vocab_size, "tokens in the vocabulary")
         )
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {"vocab_size": self.vocab_size, "embed_dim": self.embed_dim}
-
     def __repr__(self) -> str:
         return f"Embedding({self.vocab_size}, {self.embed_dim})"
 
@@ -79,10 +75,6 @@ class PositionalEncoding(Layer):
                 f"{self!r} has positions 0 to {self.max_seq_len - 1}, got {start_pos} to {end - 1}"
             )
         return inputs + self.encoding[start_pos:end]
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {"max_seq_len": self.max_seq_len, "embed_dim": self.embed_dim}
 
     def __repr__(self) -> str:
         return f"PositionalEncoding({self.max_seq_len}, {self.embed_dim})"

@@ -101,10 +101,6 @@ class Layer:
         for path, layer in self.named_layers():
             yield from ((_join(path, name), getattr(layer, name)) for name in layer.buffers)
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape, as JSON can hold them."""
-        return {}
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -149,14 +145,6 @@ class Linear(Layer):
         if self.bias is None:
             return apply(linear, inputs, self.weight)
         return apply(linear, inputs, self.weight, self.bias)
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "bias": self.bias is not None,
-        }
 
     def __repr__(self) -> str:
         return f"Linear({self.in_features}, {self.out_features})"
@@ -256,10 +244,6 @@ class Dropout(Layer):
         kept = self.rng.random(inputs.shape, np.float32) >= self.p
         return inputs * (kept * np.float32(1 / (1 - self.p)))
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {"p": self.p}
-
     def __repr__(self) -> str:
         return f"Dropout({self.p})"
 
@@ -294,10 +278,6 @@ class LayerNorm(Layer):
         if inputs.shape[-1:] != (self.normalized_shape,):
             raise ValueError(f"{self!r} expects shape (..., {self.normalized_shape}), got {inputs.shape}")
         return apply(layer_norm, inputs, self.gamma, self.beta, eps=self.eps)
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {"normalized_shape": self.normalized_shape, "eps": self.eps}
 
     def __repr__(self) -> str:
         return f"LayerNorm({self.normalized_shape})"

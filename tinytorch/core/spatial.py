@@ -60,15 +60,6 @@ class Conv2d(Layer):
         parameters = (self.weight,) if self.bias is None else (self.weight, self.bias)
         return apply(convolve, images, *parameters, window=self.window)
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            **_arguments(self.window),
-            "bias": self.bias is not None,
-        }
-
     def __repr__(self) -> str:
         return f"Conv2d({self.in_channels}, {self.out_channels}, {_described(self.window, 1)})"
 
@@ -98,10 +89,6 @@ class MaxPool2d(Layer):
         """
         return apply(max_pool, _images(self, as_tensor(x, "x"), None, self.window), window=self.window)
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return _arguments(self.window)
-
     def __repr__(self) -> str:
         return f"MaxPool2d({_described(self.window, self.window.kernel)})"
 
@@ -130,10 +117,6 @@ class AvgPool2d(Layer):
             ValueError: another number of axes, no images, or images smaller than a patch.
         """
         return apply(average_pool, _images(self, as_tensor(x, "x"), None, self.window), window=self.window)
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return _arguments(self.window)
 
     def __repr__(self) -> str:
         return f"AvgPool2d({_described(self.window, self.window.kernel)})"
@@ -185,10 +168,6 @@ class BatchNorm2d(Layer):
         self.running_mean += self.momentum * (mean - self.running_mean)
         self.running_var += self.momentum * (variance - self.running_var)
         return apply(batch_norm, images, self.gamma, self.beta, mean=mean, variance=variance, eps=self.eps)
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {"num_features": self.num_features, "eps": self.eps, "momentum": self.momentum}
 
     def __repr__(self) -> str:
         return f"BatchNorm2d({self.num_features})"
@@ -266,10 +245,6 @@ def _images(layer: Layer, x: Tensor, channels: int | None, window: Window | None
             f"on each side, got shape {x.shape}"
         )
     return x
-
-
-def _arguments(window: Window) -> dict[str, Any]:
-    return {"kernel_size": window.kernel, "stride": window.stride, "padding": window.padding}
 
 
 def _described(window: Window, usual_stride: Any) -> str:

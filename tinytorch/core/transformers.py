@@ -41,14 +41,6 @@ class MLP(Layer):
         self.linear2 = Linear(hidden, embed_dim, rng=rng)
         self.dropout = Dropout(dropout_prob, rng=rng)
 
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {
-            "embed_dim": self.linear1.in_features,
-            "hidden_dim": self.linear1.out_features,
-            "dropout_prob": self.dropout.p,
-        }
-
     def forward(self, x: Any) -> Tensor:
         """Keep the shape (..., embed_dim) of `x`."""
         return self.dropout(self.linear2(self.gelu(self.linear1(x))))
@@ -80,14 +72,6 @@ class TransformerBlock(Layer):
         self.dropout = Dropout(dropout_prob, rng=rng)
         self.ln2 = LayerNorm(embed_dim)
         self.mlp = MLP(embed_dim, positive_int(mlp_ratio, "mlp_ratio") * embed_dim, dropout_prob, rng=rng)
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {
-            **self.attention.config(),
-            "mlp_ratio": self.mlp.linear1.out_features // self.mlp.linear1.in_features,
-            "dropout_prob": self.dropout.p,
-        }
 
     def forward(self, x: Any, mask: Any = None) -> Tensor:
         """Keep the shape (B, T, embed_dim) of `x`; the mask is that of `MultiHeadAttention`."""
@@ -219,17 +203,6 @@ class GPT(Layer):
                 f"{self.max_seq_len}"
             )
         return ids
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make a layer of the same shape."""
-        return {
-            "vocab_size": self.vocab_size,
-            "embed_dim": self.embed_dim,
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "max_seq_len": self.max_seq_len,
-            "dropout_prob": self.dropout.p,
-        }
 
     def __repr__(self) -> str:
         sizes = (self.vocab_size, self.embed_dim, self.num_layers, self.num_heads, self.max_seq_len)

@@ -87,10 +87,12 @@ def compiled(
         )
     import numba
 
+    # As in NumPy a division by zero is infinite: checking for it would keep loops from vectorising.
+    options: Any = {"fastmath": set(fastmath), "error_model": "numpy"}
     try:
-        kernel: Callable[..., None] = numba.njit(signature, cache=True, fastmath=set(fastmath))(body)
+        kernel: Callable[..., None] = numba.njit(signature, cache=True, **options)(body)
     except (RuntimeError, OSError):  # numba found no folder for its cache, or could not write there
-        kernel = numba.njit(signature, fastmath=set(fastmath))(body)
+        kernel = numba.njit(signature, **options)(body)
     return kernel
 
 
