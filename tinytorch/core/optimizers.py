@@ -111,14 +111,8 @@ class SGD(Optimizer):
 
     def update(self, data: FloatArray, gradient: FloatArray, *state: FloatArray) -> None:
         """Change one parameter and its momentum."""
-        if self.weight_decay:
-            gradient = gradient + np.float32(self.weight_decay) * data
-        if state:
-            (velocity,) = state
-            velocity *= np.float32(self.momentum)
-            velocity += gradient
-            gradient = velocity
-        data -= np.float32(self.lr) * gradient
+        velocity = state[0] if state else None
+        kernels.sgd(data, gradient, velocity, self.lr, self.momentum, self.weight_decay)
 
 
 class Adam(Optimizer):

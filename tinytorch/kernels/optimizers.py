@@ -1,4 +1,4 @@
-"""The update of Adam in one pass over memory."""
+"""The updates of parameters, each in one pass over memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,41 @@ Array = NDArray[np.floating]
 
 # Below this NumPy's ten passes over a parameter take no longer than the compiled call.
 _SMALLEST = 512
+# NumPy's two passes for SGD are slower only where a parameter and its gradient fill the second-level cache:
+# 105 against 50 us for 784 x 256 (2 MB of cache).
+_SMALLEST_SGD = 1 << 16
+
+
+def sgd(
+    data: Array, gradient: Array, velocity: Array | None, lr: float, momentum: float, decay: float
+) -> None:
+    """Change `data`, and `velocity` where there is one, in place.
+
+    Args:
+        data, gradient, velocity: of one shape.
+        lr: the learning rate.
+        momentum: what the velocity keeps.
+        decay: share of `data` that is added to the gradient.
+    """
+    arrays = (data, gradient) if velocity is None else (data, gradient, velocity)
+    if fits(_SMALLEST_SGD, *arrays) and (kernel := _sgd_kernel()) is not None:
+        flat = [array.reshape(-1) for array in arrays]
+        kernel(flat[0], flat[1], flat[-1], lr, momentum, decay, velocity is not None)
+    else:
+        sgd_reference(data, gradient, velocity, lr, momentum, decay)
+
+
+def sgd_reference(
+    data: Array, gradient: Array, velocity: Array | None, lr: float, momentum: float, decay: float
+) -> None:
+    """`sgd` in NumPy."""
+    if decay:
+        gradient = gradient + data * data.dtype.type(decay)
+    if velocity is not None:
+        velocity *= velocity.dtype.type(momentum)
+        velocity += gradient
+        gradient = velocity
+    data -= gradient * data.dtype.type(lr)
 
 
 def adam(
@@ -81,6 +116,37 @@ def adam_reference(
     np.divide(mean, scratch, out=scratch)
     scratch *= number(size)
     data -= scratch
+
+
+def _sgd(
+    data: Array, gradient: Array, velocity: Array, lr: float, momentum: float, decay: float, moving: bool
+) -> None:
+    rate, keep, pull = np.float32(lr), np.float32(momentum), np.float32(decay)
+    if moving:
+        for i in range(data.size):
+            v = velocity[i] * keep + gradient[i] + data[i] * pull
+            velocity[i] = v
+            data[i] -= v * rate
+    else:
+        for i in range(data.size):
+            data[i] -= (gradient[i] + data[i] * pull) * rate
+
+
+def _sgd_kernel() -> Kernel | None:
+    arrays = ", ".join(["float32[::1]"] * 3)
+    return compiled_or_none(_sgd, f"void({arrays}{', float64' * 3}, boolean)", _sgd_agrees)
+
+
+def _sgd_agrees(kernel: Kernel) -> bool:
+    rng = np.random.default_rng(0)
+    start, gradient, velocity = (rng.standard_normal(37, np.float32) for _ in range(3))
+    for moving in (False, True):
+        found, expected = start.copy(), start.copy()
+        kernel(found, gradient, velocity.copy(), 0.1, 0.9, 0.01, moving)
+        sgd_reference(expected, gradient, velocity.copy() if moving else None, 0.1, 0.9, 0.01)
+        if not np.allclose(found, expected, rtol=1e-5, atol=1e-6):
+            return False
+    return True
 
 
 def _adam(
