@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
+import tinytorch
 from tinytorch.core.tensor import Parameter, Tensor
 from tinytorch.perf import acceleration
 from tinytorch.perf.acceleration import (
@@ -281,3 +282,19 @@ def test_the_description_names_the_rule_with_its_threshold_or_the_forced_kernel(
     assert "vectorized (np.matmul, so BLAS) for everything else" in said
     assert OptimizedBackend("blocked").describe() == "blocked: forced, multiplies everything"
     assert repr(OptimizedBackend("loops")) == "OptimizedBackend('loops')"
+
+
+def test_a_model_inside_a_block_multiplies_with_the_backend_of_the_block():
+    rng = np.random.default_rng(0)
+    first, second = tinytorch.Linear(8, 5, rng=rng), tinytorch.Linear(5, 3, rng=rng)
+    model = tinytorch.Sequential(first, tinytorch.ReLU(), second)
+    x = rng.standard_normal((4, 8), np.float32)
+    expected = model(x).data
+    with OptimizedBackend("naive") as outer:
+        naive = model(x).data
+        with OptimizedBackend("blocked") as inner:
+            model(x)
+        (Tensor(x) @ model[0].weight).sum().backward()
+    model(x)
+    np.testing.assert_allclose(naive, expected, rtol=1e-5, atol=1e-6)
+    assert (outer.calls["naive"], sum(inner.calls.values())) == (3, 2)

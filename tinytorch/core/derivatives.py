@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.core.autograd import Array, Vjps
+from tinytorch.kernels.products import product
 
 Rule = Callable[..., tuple[Array, Vjps]]
 Axis = int | tuple[int, ...] | None
@@ -103,7 +104,7 @@ def matmul(a: Array, b: Array) -> tuple[Array, Vjps]:
             return np.matmul(a.reshape(-1, a.shape[-1]).T, g.reshape(-1, g.shape[-1]))
         return np.matmul(a.swapaxes(-1, -2), g)
 
-    return np.matmul(a, b), (left, right)
+    return product(a, b), (left, right)
 
 
 def reshape(x: Array, shape: tuple[int, ...]) -> tuple[Array, Vjps]:

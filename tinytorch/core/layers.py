@@ -13,6 +13,7 @@ from tinytorch.core.checks import fraction, positive, positive_int
 from tinytorch.core.random import generator, spawned
 from tinytorch.core.tensor import Parameter, Tensor, apply, as_tensor
 from tinytorch.kernels import FloatArray, layernorm
+from tinytorch.kernels.products import product
 
 
 class Layer:
@@ -158,7 +159,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, t
         return shaped, tuple(
             _of_rows(vjp, out.shape, x.shape if i == 0 else None) for i, vjp in enumerate(vjps)
         )
-    out = x @ weight
+    out = product(x, weight)
     if bias is None:
         return out, (lambda g: g @ weight.T, lambda g: x.T @ g)
     out += bias

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinytorch.core.tensor import Tensor, array_of, wrap
 from tinytorch.kernels import FloatArray, loops, numba_available, numba_problem, product_error
+from tinytorch.kernels.products import ACTIVE
 
 Matrix = TypeVar("Matrix", Tensor, FloatArray)
 Kernel = Callable[[FloatArray, FloatArray], FloatArray]
@@ -61,8 +62,9 @@ def matmul(a: Matrix, b: Matrix) -> Matrix:
 class OptimizedBackend:
     """Multiplies with the kernel that is fastest for the shapes, or with one that is forced.
 
-    As a context manager it is the backend of `matmul` inside the block. Blocks nest. Every thread and
-    every asynchronous task has its own active backend; a new thread starts with an "auto" one.
+    As a context manager it is the backend of `matmul`, and of the products of tensors and layers (forward,
+    not of their gradients), inside the block. Blocks nest. Every thread and every asynchronous task has
+    its own active backend; outside of all blocks `matmul` has an "auto" one, and tensors use `np.matmul`.
 
     Args:
         kernel: "auto", or for all products "naive" (Python loops), "loops" (compiled, i-k-j),
@@ -108,13 +110,23 @@ class OptimizedBackend:
 
     def __enter__(self) -> OptimizedBackend:
         _STACK.set((*_STACK.get(), self))
+        ACTIVE.set(self._of_tensors)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _STACK.set(_STACK.get()[:-1])
+        stack = _STACK.get()[:-1]
+        _STACK.set(stack)
+        ACTIVE.set(stack[-1]._of_tensors if len(stack) > 1 else np.matmul)
 
     def __repr__(self) -> str:
         return f"OptimizedBackend({self.kernel!r})"
+
+    def _of_tensors(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Multiply for a tensor: vectors too, and arrays of other floats, are left to NumPy."""
+        if a.ndim < 2 or b.ndim < 2 or not a.dtype == b.dtype == _FLOAT32:
+            product: FloatArray = np.matmul(a, b)
+            return product
+        return self._dispatch(a, b)
 
     def _dispatch(self, a: FloatArray, b: FloatArray) -> FloatArray:
         left, right = a.shape, b.shape
