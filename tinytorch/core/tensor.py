@@ -11,6 +11,10 @@ from tinytorch.core import derivatives
 from tinytorch.core.autograd import Array, Node, Watch, backward, recording
 from tinytorch.core.derivatives import Axis, Rule
 from tinytorch.kernels import FloatArray, float32_array, product_error
+from tinytorch.kernels.memory import keep_freed_memory
+
+# Every operation makes new arrays, and almost all of them are as large as some that were just freed.
+keep_freed_memory()
 
 
 class Tensor:
