@@ -169,15 +169,30 @@ def test_pooling_is_what_loops_over_patches_find(case):
         np.testing.assert_allclose(
             average[:, :, i, j], zeros[patch].sum(axis=(2, 3)) / (kh * kw), rtol=1e-5, atol=1e-6
         )
-    np.testing.assert_array_equal(
-        np.take_along_axis(x.reshape(*shape[:2], -1), where.reshape(*shape[:2], -1), 2).reshape(found.shape),
-        found,
-    )
+    g = normal(*found.shape, seed=1).astype(np.float32)
+    expected = np.zeros((*shape[:2], shape[2] + 2 * ph, shape[3] + 2 * pw), np.float32)
+    for n, c, i, j in np.ndindex(found.shape):
+        u, v = divmod(where[n, c, i, j], kw)
+        assert largest[n, c, i * sh + u, j * sw + v] == found[n, c, i, j]
+        expected[n, c, i * sh + u, j * sw + v] += g[n, c, i, j]
+    expected = expected[:, :, ph : ph + shape[2], pw : pw + shape[3]]
+    back = pooling.largest_backward(g, where, shape, window)
+    np.testing.assert_allclose(back, expected, rtol=1e-5, atol=1e-6)
     if numba_available():
-        compiled, pixels = np.empty_like(found), np.empty_like(where)
-        pooling._largest_kernel()(x, compiled, pixels, kh, kw, sh, sw, ph, pw)
+        compiled, winners = np.empty_like(found), np.empty_like(where)
+        pooling._largest_kernel()(x, compiled, winners, kh, kw, sh, sw, ph, pw)
         np.testing.assert_array_equal(compiled, found)
-        np.testing.assert_array_equal(pixels, where)
+        np.testing.assert_array_equal(winners, where)
+        back = np.zeros_like(x)
+        pooling._backward_kernel()(g, where, back, kw, sh, sw, ph, pw)
+        np.testing.assert_allclose(back, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_patches_of_nothing_but_minus_infinity_give_their_gradient_to_a_pixel_of_the_image():
+    for size in (4, 40):
+        x = tt.Tensor(np.full((1, 1, size, size), -np.inf), requires_grad=True)
+        tt.MaxPool2d(3, stride=2, padding=1)(x).backward(np.ones((1, 1, size // 2, size // 2)))
+        assert x.grad.sum() == size * size / 4
 
 
 def test_the_first_of_equal_pixels_alone_gets_the_gradient():

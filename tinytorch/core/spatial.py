@@ -186,8 +186,8 @@ def convolve(x: Array, weight: Array, bias: Array | None = None, *, window: Wind
 
 def max_pool(x: Array, *, window: Window) -> tuple[Array, Vjps]:
     """Rule of `MaxPool2d`."""
-    out, pixels = pooling.largest(x, window)
-    return out, (lambda g: pooling.largest_backward(g, pixels, x.shape),)
+    out, winners = pooling.largest(x, window)
+    return out, (lambda g: pooling.largest_backward(g, winners, x.shape, window),)
 
 
 def average_pool(x: Array, *, window: Window) -> tuple[Array, Vjps]:

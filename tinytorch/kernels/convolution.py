@@ -123,29 +123,36 @@ def _seen(u: int, v: int, window: Window, positions: tuple[int, ...]) -> tuple[s
 def _columns(x: Array, out: Array, sh: int, sw: int, ph: int, pw: int) -> None:
     n, c, height, width = x.shape
     kh, kw, down, across = out.shape[2:]
+    shifted = sh == 1 and sw == 1 and across == width
     for image in range(n):
         for channel in range(c):
             for u in range(kh):
+                # Positions first to last - 1 lie inside the image, those before and after on the padding.
+                top = min(down, max(0, -((u - ph) // sh)))
+                bottom = min(down, max(top, (height - 1 + ph - u) // sh + 1))
                 for v in range(kw):
-                    # Positions first to last - 1 lie inside the image, those before and after on the padding.
                     first = min(across, max(0, -((v - pw) // sw)))
                     last = min(across, max(first, (width - 1 + pw - v) // sw + 1))
-                    for i in range(down):
-                        row = out[image, channel, u, v, i]
-                        y = i * sh + u - ph
-                        if y < 0 or y >= height:
-                            row[:] = 0
-                            continue
+                    block = out[image, channel, u, v]
+                    block[:top] = 0
+                    block[bottom:] = 0
+                    if shifted:
+                        # The image as one long row, moved: what runs over the ends of rows is cleared below.
+                        move = (u - ph) * width + v - pw
+                        start, end = max(top * width, -move), min(bottom * width, height * width - move)
+                        source = x[image, channel].reshape(height * width)[start + move : end + move]
+                        target = block.reshape(down * across)[start:end]
+                        for j in range(target.size):
+                            target[j] = source[j]
+                    for i in range(top, bottom):
+                        row = block[i]
                         row[:first] = 0
-                        source = x[image, channel, y]
-                        start = first * sw + v - pw
-                        if sw == 1:
-                            for j in range(last - first):
-                                row[first + j] = source[start + j]
-                        else:
-                            for j in range(last - first):
-                                row[first + j] = source[start + j * sw]
                         row[last:] = 0
+                        if not shifted:
+                            line = x[image, channel, i * sh + u - ph]
+                            begin = first * sw + v - pw
+                            for j in range(last - first):
+                                row[first + j] = line[begin + j * sw]
 
 
 def _folded(split: Array, out: Array, sh: int, sw: int, ph: int, pw: int) -> None:
