@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinytorch.kernels import choice, gelu, layernorm, memory, numba_available, softmax
+from tinytorch.kernels import choice, cross_entropy, gelu, layernorm, memory, numba_available, softmax
 
 repeatable = settings(derandomize=True, database=None, deadline=None, max_examples=60)
 needs_numba = pytest.mark.skipif(not numba_available(), reason="numba is missing")
+SEEDS = st.integers(0, 99)
 rows_and_width = given(rows=st.integers(1, 9), width=st.integers(1, 70), seed=st.integers(0, 99))
 
 
@@ -85,6 +86,30 @@ def test_masked_softmax(shape, keep, seed):
     softmax._masked_kernel()(scores, kept, 0.3, out)
     close(out, softmax.masked_softmax_reference(scores.astype(float), kept, 0.3), rtol=1e-5, atol=1e-7)
     assert not out[:, ~kept.any(axis=1)].any()
+
+
+@needs_numba
+@given(rows=st.integers(1, 9), classes=st.integers(1, 70), scale=st.sampled_from([0.1, 1, 50]), seed=SEEDS)
+@repeatable
+def test_cross_entropy(rows, classes, scale, seed):
+    logits = normal(rows, classes, seed=seed, scale=scale)
+    labels = np.random.default_rng(seed).integers(0, classes, rows).astype(np.intp)
+    probabilities, losses = np.full_like(logits, np.nan), np.empty(rows, np.float32)
+    cross_entropy._forward_kernel()(logits, labels, probabilities, losses)
+    mean, expected = cross_entropy.forward_reference(logits.astype(float), labels)
+    close(probabilities, expected, rtol=1e-4, atol=1e-7)
+    close(losses.mean(), mean, rtol=1e-5, atol=1e-6)
+
+
+@needs_numba
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_cross_entropy_of_nan_and_infinity_is_nan_in_their_row_alone(bad):
+    logits = normal(3, 50)
+    logits[1, 7] = bad
+    probabilities, losses = np.empty_like(logits), np.empty(3, np.float32)
+    cross_entropy._forward_kernel()(logits, np.array([0, 1, 2], np.intp), probabilities, losses)
+    assert np.isnan(losses).tolist() == [False, True, False]
+    assert np.isfinite(probabilities[[0, 2]]).all()
 
 
 @needs_numba
