@@ -1,11 +1,12 @@
 """Convolution and pooling: kernels against SciPy, brute force and each other; layers against differences."""
 
 import itertools
+import os
 
 import numpy as np
 import pytest
 from gradients import check_layer, check_rule
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.signal import correlate2d
 
@@ -15,7 +16,8 @@ from tinytorch.kernels import convolution, numba_available, pooling
 from tinytorch.kernels.convolution import Window
 
 repeatable = settings(derandomize=True, database=None, deadline=None, max_examples=60)
-needs_numba = pytest.mark.skipif(not numba_available(), reason="numba is missing")
+COMPILED = numba_available() and os.environ.get("TINYTORCH_KERNELS") != "reference"
+needs_numba = pytest.mark.skipif(not COMPILED, reason="there are no compiled kernels")
 
 WINDOWS = [
     Window((3, 3), (1, 1), (1, 1)),
@@ -28,6 +30,11 @@ WINDOWS = [
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
+
+
+def whole(*shape, seed=0):
+    """Small whole numbers, whose sums of products float32 holds exactly."""
+    return np.random.default_rng(seed).integers(-9, 10, shape).astype(np.float32)
 
 
 @st.composite
@@ -81,6 +88,91 @@ def test_columns_and_folded_are_adjoint(case):
 
 @needs_numba
 @given(case=cases())
+@example(case=((1, 1, 2, 60), 1, Window((2, 50), (1, 1), (0, 0))))
+@example(case=((2, 3, 6, 7), 33, Window((1, 1), (1, 1), (1, 2))))
+@repeatable
+def test_the_implicit_product_is_exact_in_whole_numbers(case):
+    from tinytorch.kernels import implicit
+
+    shape, o, window = case
+    window = window._replace(stride=(1, 1))
+    x, weight, bias = whole(*shape), whole(o, shape[1], *window.kernel, seed=1), whole(o, seed=2)
+    patches = convolution.columns_reference(x, window)
+    out = implicit.correlate(x, weight, bias, window.padding)
+    np.testing.assert_array_equal(out, np.einsum("ncuvij,ocuv->noij", patches, weight) + bias[:, None, None])
+    g = whole(*out.shape, seed=3)
+    np.testing.assert_array_equal(
+        implicit.of_weight(x, g, weight.shape, window.padding), np.einsum("ncuvij,noij->ocuv", patches, g)
+    )
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"x": np.zeros((1, 2, 5, 5))}, "`x` must be contiguous float32, got float64"),
+        ({"x": np.zeros((1, 2, 5, 10), np.float32)[..., ::2]}, "`x` must be contiguous float32"),
+        (
+            {"x": np.zeros((1, 3, 5, 5), np.float32)},
+            r"kernels of shape \(4, 2, 3, 3\), got shape \(1, 3, 5, 5\)",
+        ),
+        ({"padding": (-1, 0)}, "`x` must be images"),
+        ({"x": np.zeros((1, 2, 2, 5), np.float32)}, r"do not fit into padded images of \(2, 5\)"),
+        ({"g": np.zeros((1, 4, 3, 4), np.float32)}, r"`g` must be .* of shape \(1, 4, 3, 3\)"),
+        ({"g": np.zeros((1, 4, 3, 3))}, "`g` must be contiguous float32"),
+    ],
+)
+def test_arrays_that_do_not_fit_never_reach_compiled_code(change, said):
+    from tinytorch.kernels import implicit
+
+    arguments = {
+        "x": np.zeros((1, 2, 5, 5), np.float32),
+        "g": np.zeros((1, 4, 3, 3), np.float32),
+        "shape": (4, 2, 3, 3),
+        "padding": (0, 0),
+    }
+    with pytest.raises(ValueError, match=said):
+        implicit.of_weight(**(arguments | change))
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window((3, 3), (1, 1), (1, 1)),
+        Window((2, 5), (1, 1), (0, 3)),
+        Window((2, 3), (1, 1), (2, 0)),
+        Window((3, 3), (2, 1), (1, 1)),
+    ],
+)
+@pytest.mark.parametrize("bad", [0, np.nan, np.inf])
+def test_implicit_and_explicit_products_are_one_convolution(window, bad, monkeypatch):
+    x, weight, bias = whole(6, 5, 18, 12), whole(7, 5, *window.kernel, seed=1), whole(7, seed=2)
+    x[1, 2, 3, 11], g_of = bad, whole(6, 7, *window.positions(18, 12), seed=3)
+
+    def everything():
+        out, patches = convolution.forward(x, weight, bias, window)
+        assert patches is None or patches.size, "columns are kept only where they were made"
+        made.append(patches is not None)
+        return (
+            out,
+            convolution.of_input(g_of, weight, x.shape, window),
+            convolution.of_weight(g_of, x, window, patches),
+        )
+
+    made = []
+    with np.errstate(invalid="ignore"):  # BLAS warns where infinities cancel
+        fused = everything()
+    monkeypatch.setattr(convolution, "_tiled", lambda *_: False)
+    with np.errstate(invalid="ignore"):
+        explicit = everything()
+    for a, b in zip(fused, explicit, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert made == [window.stride != (1, 1), True]
+
+
+@needs_numba
+@given(case=cases())
 @repeatable
 def test_compiled_columns_are_those_of_numpy(case):
     shape, _, window = case
@@ -111,7 +203,7 @@ def test_large_float32_images_agree_with_float64():
         (
             (parts := convolution.forward(a, w, None, window))[0],
             convolution.of_input(b, w, a.shape, window),
-            convolution.of_weight(b, parts[1], w.shape),
+            convolution.of_weight(b, a, window, parts[1]),
         )
         for a, w, b in ((x, weight, g), tuple(v.astype(np.float32) for v in (x, weight, g)))
     ]
@@ -142,7 +234,13 @@ def test_nan_and_infinity_reach_every_pixel_that_sees_them(bad):
 
 
 @pytest.mark.parametrize(
-    "window", [w for w in WINDOWS if all(2 * p <= k for p, k in zip(w.padding, w.kernel, strict=True))]
+    "window",
+    [
+        Window((3, 3), (1, 1), (1, 1)),
+        Window((2, 3), (2, 1), (0, 1)),
+        Window((4, 2), (3, 4), (2, 1)),
+        Window((1, 1), (1, 1), (0, 0)),
+    ],
 )
 def test_the_rules_of_pooling(window):
     x = np.random.default_rng(0).permutation(2 * 3 * 7 * 6).reshape(2, 3, 7, 6) / 10
@@ -178,7 +276,7 @@ def test_pooling_is_what_loops_over_patches_find(case):
     expected = expected[:, :, ph : ph + shape[2], pw : pw + shape[3]]
     back = pooling.largest_backward(g, where, shape, window)
     np.testing.assert_allclose(back, expected, rtol=1e-5, atol=1e-6)
-    if numba_available():
+    if COMPILED:
         compiled, winners = np.empty_like(found), np.empty_like(where)
         pooling._largest_kernel()(x, compiled, winners, kh, kw, sh, sw, ph, pw)
         np.testing.assert_array_equal(compiled, found)

@@ -178,7 +178,7 @@ def convolve(x: Array, weight: Array, bias: Array | None = None, *, window: Wind
     out, patches = convolution.forward(x, weight, bias, window)
     vjps = (
         lambda g: convolution.of_input(g, weight, x.shape, window),
-        lambda g: convolution.of_weight(g, patches, weight.shape),
+        lambda g: convolution.of_weight(g, x, window, patches),
         lambda g: g.sum(axis=(0, 2, 3)),
     )
     return out, vjps[: 2 if bias is None else 3]

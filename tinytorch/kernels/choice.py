@@ -33,8 +33,14 @@ def compiled_or_none(body: Kernel, signature: str, agrees: Callable[[Kernel], bo
 
 
 @functools.cache
+def enabled() -> bool:
+    """Return whether compiled kernels may run: numba is there, and TINYTORCH_KERNELS does not say otherwise."""
+    return os.environ.get("TINYTORCH_KERNELS") != "reference" and numba_available()
+
+
+@functools.cache
 def _tested(body: Kernel, signature: str, agrees: Callable[[Kernel], bool]) -> Kernel | None:
-    if os.environ.get("TINYTORCH_KERNELS") == "reference" or not numba_available():
+    if not enabled():
         return None
     kernel = compiled(body, signature, fastmath=REORDERED)
     if agrees(kernel):
