@@ -34,7 +34,7 @@ def compiled_or_none(body: Kernel, signature: str, agrees: Callable[[Kernel], bo
 
 @functools.cache
 def enabled() -> bool:
-    """Return whether compiled kernels may run: numba is there, and TINYTORCH_KERNELS does not say otherwise."""
+    """Return whether compiled kernels may run: numba is there, and TINYTORCH_KERNELS allows them."""
     return os.environ.get("TINYTORCH_KERNELS") != "reference" and numba_available()
 
 
