@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
+from perfclaims import instances
 from perfclaims.conditions import prepare_process
 from perfclaims.implementation import Implementation
 from perfclaims.instances import LocalSource
@@ -141,13 +142,13 @@ Memory = namedtuple("Memory", "available")
 
 @pytest.mark.parametrize(("free_bytes", "room"), [(1 << 30, True), (60 << 20, False)])
 def test_there_is_room_while_one_more_instance_takes_half_of_the_free_memory(monkeypatch, free_bytes, room):
-    source = LocalSource(
-        Implementation("a", lambda rng: np.ones(5 << 20).sum), Implementation("b", lambda rng: len), None, 0
-    )
-    kept = source.build(0)
+    # 40 MB for an instance; what a process really takes depends on what it freed before.
+    resident = iter([100 << 20, 140 << 20])
+    monkeypatch.setattr(instances, "_resident_bytes", lambda: next(resident))
+    source = LocalSource(Implementation("a", lambda rng: len), Implementation("b", lambda rng: len), None, 0)
+    source.build(0)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(free_bytes))
     assert source.has_room() == room
-    del kept
 
 
 def test_whether_instances_are_rebuilt_follows_from_both_sides():
