@@ -57,6 +57,19 @@ def outcome(*args, **kwargs):
     return str(result.verdict), tuple(map(str, result.reasons))
 
 
+def settled(*args, **kwargs):
+    """The outcome, measured again where bursts of other work left it half decided.
+
+    The round on new arguments has an interval of 95 %, so that equal times look like a small benefit once in
+    forty rounds of a disturbed machine. No PASS is ever measured again.
+    """
+    for _ in range(3):
+        verdict, reasons = outcome(*args, **kwargs)
+        if verdict != "PARTIAL":
+            break
+    return verdict, reasons
+
+
 def test_what_is_right_and_fast_passes():
     result = judged(fast)
     assert (result.verdict, result.reasons) == ("PASS", ()), result.summary
@@ -191,7 +204,7 @@ def test_an_answer_remembered_by_content_fails():
 
         return call
 
-    verdict, reasons = outcome(None, build=build)
+    verdict, reasons = settled(None, build=build)
     assert verdict == "FAIL"
     assert "slower-on-new-inputs" in reasons
 
@@ -211,7 +224,7 @@ def test_an_answer_that_the_baseline_left_behind_fails():
             answers[key] = loop(x)
         return answers[key]
 
-    verdict, reasons = outcome(finding, baseline=remembering)
+    verdict, reasons = settled(finding, baseline=remembering)
     assert verdict == "FAIL"
     assert "slower-on-new-inputs" in reasons
 
@@ -233,7 +246,7 @@ def test_work_done_for_all_known_arguments_at_once_when_they_change_fails():
 
         return call
 
-    verdict, reasons = outcome(None, build=build)
+    verdict, reasons = settled(None, build=build)
     assert verdict == "FAIL"
     assert "slower-on-new-inputs" in reasons
 
