@@ -17,6 +17,7 @@ from perfclaims.sides import Instance
 _PAIRS = 3
 _SHARE_OF_BUDGET = 0.25
 _USUAL_NS = 1_000_000_000
+_USUAL_BUDGETS = 2.0  # so that a fast run stays fast
 # A single instance needs six pairs for an interval.
 PAIRS_OF_SINGLE = 8
 # Of each instance's first pair, the outputs of all calls are asked for again, for this long; of the others
@@ -69,7 +70,8 @@ class LastRound:
         """Visit all instances in random order, as many times over as there is time for."""
         run = self._run
         start = self._clock()
-        usual = start + max(_USUAL_NS, _SHARE_OF_BUDGET * run.plan.budget_s * 1e9)
+        budget_ns = run.plan.budget_s * 1e9
+        usual = start + max(min(_USUAL_NS, _USUAL_BUDGETS * budget_ns), _SHARE_OF_BUDGET * budget_ns)
         for instance in self._instances:
             run.last_calls = instance.lay_out_last(*self._calls)
         fewest, most = self._rounds()

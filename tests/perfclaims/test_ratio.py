@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from evidence_factory import around, pairs, timing
 
+from perfclaims.activity import Activity
 from perfclaims.evidence import PairedSamples
 from perfclaims.ratio import (
     SYSTEMATIC,
@@ -252,6 +253,17 @@ def test_a_disturbed_comparison_of_few_pairs_is_judged_at_a_fifth_of_alpha():
     # Ten instances at 99 %: the fourth average from either end, P(W <= 3) = 5 / 1024.
     assert (few.low, few.high) == pytest.approx(widened(averages[3], averages[-4]), abs=1e-6)
     assert (steady.low, steady.high) == pytest.approx(widened(averages[8], averages[-9]), abs=1e-6)
+
+
+def test_on_a_quiet_machine_few_pairs_are_judged_as_any_others():
+    ratios = around(2.0, 0.2)
+    samples = pairs(ratios, per_instance=1)
+    quiet, busy = (
+        analyse(timing(ratios, samples=samples, activity=Activity(1.0, share, 0.0))).log_speedup
+        for share in (0.99, 0.5)
+    )
+    assert quiet.confidence < 0.99 <= busy.confidence
+    assert busy.low < quiet.low
 
 
 def test_bursts_that_hit_either_side_at_random_seldom_make_equal_code_faster_or_slower():

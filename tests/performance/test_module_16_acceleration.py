@@ -451,6 +451,7 @@ def fused(experiment: Experiment) -> None:
         Speedup(at_least=500, label="n=64"),
         Speedup(at_least=1000, label="n=128"),
     ],
+    slow=True,
     expected_s=9,
 )
 def scaling(experiment: Experiment) -> None:
