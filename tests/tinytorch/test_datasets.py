@@ -202,6 +202,13 @@ class TestCommand:
         assert main(["path"]) == 0
         assert capsys.readouterr().out.strip() == str(quick)
 
+    def test_a_reader_that_goes_away_is_no_error(self, quick):
+        command = [sys.executable, "-m", "tinytorch.datasets", "list"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            said = process.stderr.read()
+        assert (process.returncode, said) == (141, b"")
+
     def test_ctrl_c_ends_with_130_and_one_line(self, quick, monkeypatch, capsys):
         def interrupted(*_args, **_kwargs):
             raise KeyboardInterrupt

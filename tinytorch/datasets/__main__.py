@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -81,5 +82,16 @@ def _described(trained: Trained) -> str:
     return f"{trained.score:.2f} bits per held-out character (a table of pairs: {trained.yardstick:.2f})"
 
 
+def _main_in_a_pipe() -> int:
+    """Run `main`, and end quietly where the reader of its output has gone."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 141  # as a program that SIGPIPE ended
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main_in_a_pipe())
