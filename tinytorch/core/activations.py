@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.core.autograd import Array, Vjps
+from tinytorch.core.derivatives import Rule
 from tinytorch.core.layers import Layer
 from tinytorch.core.tensor import Tensor, apply, as_tensor
 from tinytorch.kernels import gelu as gelu_kernel
@@ -61,32 +62,36 @@ class Softmax(Layer):
         Raises:
             ValueError: `x` has no such axis.
         """
-        return _along(softmax, as_tensor(x, "x"), self.dim if dim is None else dim)
+        return self._along(as_tensor(x, "x"), self.dim if dim is None else dim)
+
+    @property
+    def rule(self) -> Rule:
+        """What normalises the last axis."""
+        return softmax
+
+    def _along(self, x: Tensor, dim: int) -> Tensor:
+        if not -x.ndim <= dim < x.ndim:
+            raise ValueError(f"`dim` must name one of the {x.ndim} axes of shape {x.shape}, got {dim}")
+        last = x.ndim - 1
+        if dim % x.ndim == last:
+            return apply(self.rule, x)
+        return apply(self.rule, x.transpose(dim, last)).transpose(dim, last)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dim})"
 
 
-class LogSoftmax(Layer):
+class LogSoftmax(Softmax):
     """The logarithm of Softmax, exact also where that is too small for a float.
 
     Args:
         dim: the axis, the last one unless named.
     """
 
-    def __init__(self, dim: int = -1) -> None:
-        self.dim = dim
-
-    def forward(self, x: Any, dim: int | None = None) -> Tensor:
-        """Keep the shape of `x`.
-
-        Raises:
-            ValueError: `x` has no such axis.
-        """
-        return _along(log_softmax, as_tensor(x, "x"), self.dim if dim is None else dim)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.dim})"
+    @property
+    def rule(self) -> Rule:
+        """What normalises the last axis."""
+        return log_softmax
 
 
 def relu(x: Array) -> tuple[Array, Vjps]:
@@ -126,12 +131,3 @@ def log_softmax(x: Array) -> tuple[Array, Vjps]:
     """Rule of the logarithm of softmax over the last axis."""
     out = softmax_kernel.log_softmax(x)
     return out, (lambda g: softmax_kernel.log_softmax_backward(g, out),)
-
-
-def _along(rule: Any, x: Tensor, dim: int) -> Tensor:
-    if not -x.ndim <= dim < x.ndim:
-        raise ValueError(f"`dim` must name one of the {x.ndim} axes of shape {x.shape}, got {dim}")
-    last = x.ndim - 1
-    if dim % x.ndim == last:
-        return apply(rule, x)
-    return apply(rule, x.transpose(dim, last)).transpose(dim, last)

@@ -64,7 +64,33 @@ class Conv2d(Layer):
         return f"Conv2d({self.in_channels}, {self.out_channels}, {_described(self.window, 1)})"
 
 
-class MaxPool2d(Layer):
+class _Pool2d(Layer):
+    """What both kinds of pooling share: patches, and what they do with images that do not fit."""
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
+        self.window = _pooling_window(kernel_size, stride, padding)
+
+    def forward(self, x: Any) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H', W'), H' = (H + 2 padding - kh) // stride + 1.
+
+        Raises:
+            ValueError: another number of axes, no images, or images smaller than a patch.
+        """
+        return self._pooled(_images(self, as_tensor(x, "x"), None, self.window))
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_described(self.window, self.window.kernel)})"
+
+
+class MaxPool2d(_Pool2d):
     """The largest pixel of each patch; the first one, where several are equal, gets the gradient.
 
     Args:
@@ -73,27 +99,11 @@ class MaxPool2d(Layer):
         padding: how far patches reach beyond the image, at most half a patch; nothing there counts.
     """
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-    ) -> None:
-        self.window = _pooling_window(kernel_size, stride, padding)
-
-    def forward(self, x: Any) -> Tensor:
-        """Map (N, C, H, W) to (N, C, H', W'), H' = (H + 2 padding - kh) // stride + 1.
-
-        Raises:
-            ValueError: another number of axes, no images, or images smaller than a patch.
-        """
-        return apply(max_pool, _images(self, as_tensor(x, "x"), None, self.window), window=self.window)
-
-    def __repr__(self) -> str:
-        return f"MaxPool2d({_described(self.window, self.window.kernel)})"
+    def _pooled(self, images: Tensor) -> Tensor:
+        return apply(max_pool, images, window=self.window)
 
 
-class AvgPool2d(Layer):
+class AvgPool2d(_Pool2d):
     """The average of each patch; zeros around the image count as pixels.
 
     Args:
@@ -102,24 +112,8 @@ class AvgPool2d(Layer):
         padding: zeros around the image, at most half a patch.
     """
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-    ) -> None:
-        self.window = _pooling_window(kernel_size, stride, padding)
-
-    def forward(self, x: Any) -> Tensor:
-        """Map (N, C, H, W) to (N, C, H', W'), H' = (H + 2 padding - kh) // stride + 1.
-
-        Raises:
-            ValueError: another number of axes, no images, or images smaller than a patch.
-        """
-        return apply(average_pool, _images(self, as_tensor(x, "x"), None, self.window), window=self.window)
-
-    def __repr__(self) -> str:
-        return f"AvgPool2d({_described(self.window, self.window.kernel)})"
+    def _pooled(self, images: Tensor) -> Tensor:
+        return apply(average_pool, images, window=self.window)
 
 
 class BatchNorm2d(Layer):
