@@ -14,10 +14,15 @@ from tinytorch.core.layers import Layer
 from tinytorch.core.tensor import Parameter, Tensor
 
 #: where the classes are that a file may name
-_MODULES = tuple(
-    f"tinytorch.core.{name}"
-    for name in ("layers", "activations", "losses", "spatial", "embeddings", "attention", "transformers")
+_MODULES = (
+    *(
+        f"tinytorch.core.{name}"
+        for name in ("layers", "activations", "losses", "spatial", "embeddings", "attention", "transformers")
+    ),
+    "tinytorch.perf.quantization.layers",
 )
+# What was found out about a model is no part of it.
+_NOT_SAVED = frozenset({"quantization_report"})
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -68,7 +73,9 @@ def _describe(value: Any, path: str, arrays: Arrays, seen: dict[int, str]) -> di
         return {"value": value.item()}
     if isinstance(value, Layer):
         attributes = {
-            name: _describe(item, f"{path}.{name}", arrays, seen) for name, item in vars(value).items()
+            name: _describe(item, f"{path}.{name}", arrays, seen)
+            for name, item in vars(value).items()
+            if name not in _NOT_SAVED
         }
         known = _layer_class(type(value).__name__) is type(value)
         return {"layer": type(value).__name__, "known": known, "path": path, "attributes": attributes}
