@@ -5,6 +5,7 @@ from gradients import check_layer
 from tinytorch.core import attention
 from tinytorch.core.attention import causal_mask
 from tinytorch.core.autograd import recording
+from tinytorch.core.inference import Steps
 from tinytorch.core.tensor import Tensor
 from tinytorch.core.transformers import GPT, MLP, TransformerBlock, drawn
 
@@ -207,13 +208,13 @@ def test_generation_runs_without_dropout_or_graph_and_leaves_modes_alone(monkeyp
     model = small(dropout_prob=0.5)
     model.blocks[0].eval()
     modes = [layer.training for _, layer in model.named_layers()]
-    seen, forward = [], GPT.forward
+    seen, logits = [], Steps.logits
 
     def watched(self, *args, **kwargs):
-        seen.append((recording(), any(layer.training for _, layer in self.named_layers())))
-        return forward(self, *args, **kwargs)
+        seen.append((recording(), any(layer.training for _, layer in self.model.named_layers())))
+        return logits(self, *args, **kwargs)
 
-    monkeypatch.setattr(GPT, "forward", watched)
+    monkeypatch.setattr(Steps, "logits", watched)
     model.generate([1], 2)
     assert seen == [(False, False)] * 2
     assert [layer.training for _, layer in model.named_layers()] == modes
@@ -222,7 +223,7 @@ def test_generation_runs_without_dropout_or_graph_and_leaves_modes_alone(monkeyp
 
 def test_modes_come_back_after_an_error(monkeypatch):
     model = small()
-    monkeypatch.setattr(GPT, "forward", lambda *_: 1 / 0)
+    monkeypatch.setattr(Steps, "logits", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.generate([1], 2)
     assert model.training
@@ -236,7 +237,7 @@ def test_nothing_to_add_returns_the_prompt():
 def test_too_long_a_text_is_refused_before_any_work(monkeypatch):
     model = small()
     assert model.generate([1] * 10, 6).shape == (1, 16)
-    monkeypatch.setattr(GPT, "forward", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(Steps, "logits", lambda *_, **__: pytest.fail("work was done"))
     with pytest.raises(ValueError, match=r"longer than `max_seq_len` \(=16\)"):
         model.generate([1] * 10, 7)
 

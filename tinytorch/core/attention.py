@@ -47,17 +47,21 @@ def scaled_dot_product_attention(q: Any, k: Any, v: Any, mask: Any = None) -> tu
     return weights @ v, weights
 
 
-def causal_mask(length: int, start: int = 0) -> Mask:
+def causal_mask(length: int, start: int = 0, window: int | None = None) -> Mask:
     """Return which of `start + length` positions each of the last `length` may look at: itself and the past.
 
     Args:
         length: of the queries.
         start: number of positions before them.
+        window: if given, how many of the latest positions each may look at, itself among them.
 
     Returns:
         Booleans of shape (length, start + length).
     """
-    return np.tri(length, start + length, start, dtype=bool)
+    kept: Mask = np.tri(length, start + length, start, dtype=bool)
+    if window is not None:
+        kept &= ~np.tri(length, start + length, start - window, dtype=bool)
+    return kept
 
 
 class MultiHeadAttention(Layer):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from tinytorch.core import inference
 from tinytorch.core.activations import GELU
 from tinytorch.core.attention import MultiHeadAttention, causal_mask
 from tinytorch.core.autograd import no_grad
@@ -13,7 +15,8 @@ from tinytorch.core.checks import Indices, fraction, indices, positive_int
 from tinytorch.core.embeddings import Embedding
 from tinytorch.core.layers import Dropout, Layer, LayerNorm, Linear
 from tinytorch.core.random import generator
-from tinytorch.core.tensor import Tensor, as_tensor
+from tinytorch.core.tensor import Tensor, as_tensor, wrap
+from tinytorch.kernels import FloatArray
 
 
 class MLP(Layer):
@@ -126,7 +129,8 @@ class GPT(Layer):
 
         Args:
             tokens: whole numbers, shape (B, T).
-            start_pos: position of the first token.
+            start_pos: position of the first token. Those before are seen only where a cache holds them; see
+                `tinytorch.perf.memoization.enable_kv_cache`.
 
         Returns:
             Logits of shape (B, T, vocab_size).
@@ -136,6 +140,9 @@ class GPT(Layer):
                 positions beyond `max_seq_len`.
         """
         ids = self._checked(tokens, start_pos)
+        continued = inference.continued(self, ids, start_pos)
+        if continued is not None:
+            return wrap(continued)
         positions = np.arange(start_pos, start_pos + ids.shape[1])
         x = self.dropout(self.token_embedding(ids) + self.position_embedding(positions))
         mask = causal_mask(ids.shape[1])
@@ -187,9 +194,24 @@ class GPT(Layer):
     def _continued(self, ids: Indices, wanted: int, temperature: float, rng: np.random.Generator) -> Indices:
         result = np.empty((ids.shape[0], ids.shape[1] + wanted), np.intp)
         result[:, : ids.shape[1]] = ids
+        scores = self._scores_of_last(len(ids), result.shape[1] - 1) if wanted else None
         for length in range(ids.shape[1], result.shape[1]):
-            result[:, length] = drawn(self.forward(result[:, :length]).data[:, -1], temperature, rng)
+            assert scores is not None  # something is wanted
+            result[:, length] = drawn(scores(result[:, :length]), temperature, rng)
         return result
+
+    def _scores_of_last(self, batch: int, longest: int) -> Callable[[Indices], FloatArray]:
+        """Return what gives the scores after the last of more and more tokens, (B, T) to (B, vocab)."""
+        found = inference.cached(self)
+        if found is not None:
+            steps, cache = found
+            cache.room(0, longest)
+            cache.begin(batch)
+            return lambda ids: steps.logits(ids[:, cache.length :], cache.length, cache, True)[:, -1]
+        plain = inference.steps_of(self)
+        if plain is None:  # a model of one's own
+            return lambda ids: self.forward(ids).data[:, -1]
+        return lambda ids: plain.logits(ids, 0, None, True)[:, -1]
 
     def _checked(self, tokens: Any, start_pos: int) -> Indices:
         ids = indices(tokens, "tokens", self.vocab_size, "tokens in the vocabulary")

@@ -16,15 +16,22 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-# Numba has no types for these, and a wrong one for its decorator.
-_cg: Any = cgutils
-_intrinsic: Any = intrinsic
+from tinytorch.kernels.llvm import (
+    BYTE,
+    FLOAT,
+    INT,
+    LONG,
+    SHORT,
+    cg,
+    function,
+    intrinsic,
+    load,
+    multiply_add,
+    splat,
+    store,
+)
 
-_BYTE, _SHORT, _INT, _LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_FLOAT = ir.FloatType()
 Prepared = tuple[Any, ...]
 
 
@@ -76,7 +83,7 @@ def runs_here(variant: Variant) -> bool:
     return any(host_features().issuperset(group) for group in variant.features)
 
 
-@_intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def dot_tile(
     _: Any, way: Any, rows: Any, columns: Any, bytes_in: Any, pitch: Any, panels: Any, panel_bytes: Any,
     count: Any, out: Any, step: Any,
@@ -91,11 +98,11 @@ def dot_tile(
         bytes_in, pitch, panels, panel_bytes, count, out, step = arguments[3:]
         variant, n_rows, n_columns = VARIANTS[way.literal_value], rows.literal_value, columns.literal_value
         in_panel = PANEL // variant.lanes
-        starts = [b.add(bytes_in, b.mul(pitch, _LONG(r))) for r in range(n_rows)]
-        sources = [b.add(panels, b.mul(panel_bytes, _LONG(p))) for p in range(-(-n_columns // in_panel))]
+        starts = [b.add(bytes_in, b.mul(pitch, LONG(r))) for r in range(n_rows)]
+        sources = [b.add(panels, b.mul(panel_bytes, LONG(p))) for p in range(-(-n_columns // in_panel))]
         sums = _sums(b, variant, n_rows, n_columns)
-        with _cg.for_range(b, count) as loop:
-            here, there = b.mul(loop.index, _LONG(4)), b.mul(loop.index, _LONG(4 * PANEL))
+        with cg.for_range(b, count) as loop:
+            here, there = b.mul(loop.index, LONG(4)), b.mul(loop.index, LONG(4 * PANEL))
             weights = [
                 _vector(b, variant, sources[c // in_panel], there, (c % in_panel) * variant.lanes * 4)
                 for c in range(n_columns)
@@ -111,7 +118,7 @@ def dot_tile(
     return types.void(way, rows, columns, *[address] * 7), generate
 
 
-@_intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def shifted_dots(
     _: Any, way: Any, line: Any, offsets: Any, weights: Any, row_bytes: Any, count: Any, out: Any, step: Any
 ) -> Any:
@@ -125,15 +132,15 @@ def shifted_dots(
         line, offsets, weights, row_bytes, count, out, step = arguments[1:]
         variant = VARIANTS[way.literal_value]
         sums = _sums(b, variant, variant.image_rows, variant.image_columns)
-        with _cg.for_range(b, count) as loop:
-            shift = _load(b, _LONG, b.add(offsets, b.mul(loop.index, _LONG(8))), 8)
-            start, row = b.mul(shift, _LONG(4)), b.add(weights, b.mul(row_bytes, loop.index))
+        with cg.for_range(b, count) as loop:
+            shift = load(b, LONG, b.add(offsets, b.mul(loop.index, LONG(8))), 8)
+            start, row = b.mul(shift, LONG(4)), b.add(weights, b.mul(row_bytes, loop.index))
             seen = [
                 _prepared(b, variant, _vector(b, variant, line, start, c * variant.lanes * 4))
                 for c in range(variant.image_columns)
             ]
             for r, totals in enumerate(sums):
-                weight = _everywhere(b, variant, b.add(row, _LONG(4 * r)))
+                weight = _everywhere(b, variant, b.add(row, LONG(4 * r)))
                 for total, unsigned in zip(totals, seen, strict=True):
                     b.store(_added(b, variant, b.load(total), unsigned, weight), total)
         _store_all(b, variant, sums, out, step)
@@ -142,7 +149,7 @@ def shifted_dots(
     return types.void(way, *[types.int64] * 7), generate
 
 
-@_intrinsic  # type: ignore[untyped-decorator]
+@intrinsic  # type: ignore[untyped-decorator]
 def dequantized_panels(
     _: Any, totals: Any, sums: Any, scales: Any, bias: Any, zero: Any, scale: Any, count: Any, out: Any
 ) -> Any:
@@ -153,24 +160,24 @@ def dequantized_panels(
 
     def generate(target: Any, b: ir.IRBuilder, _: Any, arguments: Any) -> Any:
         *addresses, zero, scale, count, out = arguments
-        ints, floats = ir.VectorType(_INT, PANEL), ir.VectorType(_FLOAT, PANEL)
-        fused = _function(b, f"llvm.fmuladd.v{PANEL}f32", floats, [floats] * 3)
-        zeros, factor = _splat(b, ints, zero), _splat(b, floats, scale)
-        with _cg.for_range(b, count) as loop:
-            offset = b.mul(loop.index, _LONG(4 * PANEL))
+        ints, floats = ir.VectorType(INT, PANEL), ir.VectorType(FLOAT, PANEL)
+        fused = multiply_add(b, floats)
+        zeros, factor = splat(b, ints, zero), splat(b, floats, scale)
+        with cg.for_range(b, count) as loop:
+            offset = b.mul(loop.index, LONG(4 * PANEL))
             total, taken, scales, bias = (
-                _load(b, kind, b.add(address, offset), 4)
+                load(b, kind, b.add(address, offset), 4)
                 for kind, address in zip((ints, ints, floats, floats), addresses, strict=True)
             )
             exact = b.sitofp(b.sub(total, b.mul(zeros, taken)), floats)
-            _store(b, b.call(fused, [exact, b.fmul(scales, factor), bias]), b.add(out, offset))
+            store(b, fused(exact, b.fmul(scales, factor), bias), b.add(out, offset))
         return target.get_dummy_value()
 
     address = types.int64
     return types.void(*[address] * 4, types.int32, types.float32, address, address), generate
 
 
-@_intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def dequantized_row(
     _: Any, lanes: Any, totals: Any, taken: Any, factor: Any, added: Any, count: Any, out: Any
 ) -> Any:
@@ -178,13 +185,13 @@ def dequantized_row(
 
     def generate(target: Any, b: ir.IRBuilder, _: Any, arguments: Any) -> Any:
         totals, taken, factor, added, count, out = arguments[1:]
-        ints, floats = (ir.VectorType(kind, lanes.literal_value) for kind in (_INT, _FLOAT))
-        fused = _function(b, f"llvm.fmuladd.v{lanes.literal_value}f32", floats, [floats] * 3)
-        minus, times, plus = _splat(b, ints, taken), _splat(b, floats, factor), _splat(b, floats, added)
+        ints, floats = (ir.VectorType(kind, lanes.literal_value) for kind in (INT, FLOAT))
+        fused = multiply_add(b, floats)
+        minus, times, plus = splat(b, ints, taken), splat(b, floats, factor), splat(b, floats, added)
 
         def step(offset: Any) -> None:
-            total = b.sitofp(b.sub(_load(b, ints, b.add(totals, offset), 4), minus), floats)
-            _store(b, b.call(fused, [total, times, plus]), b.add(out, offset))
+            total = b.sitofp(b.sub(load(b, ints, b.add(totals, offset), 4), minus), floats)
+            store(b, fused(total, times, plus), b.add(out, offset))
 
         _over_row(b, lanes.literal_value, count, step)
         return target.get_dummy_value()
@@ -193,7 +200,7 @@ def dequantized_row(
     return types.void(lanes, *numbers), generate
 
 
-@_intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def quantized_row(
     _: Any, lanes: Any, first: Any, second: Any, third: Any, fourth: Any, inverse: Any, zero: Any, count: Any,
     out: Any,
@@ -205,22 +212,22 @@ def quantized_row(
 
     def generate(target: Any, b: ir.IRBuilder, _: Any, arguments: Any) -> Any:
         *rows, inverse, zero, count, out = arguments[1:]
-        ints, floats = (ir.VectorType(kind, lanes.literal_value) for kind in (_INT, _FLOAT))
-        rint = _function(b, f"llvm.rint.v{lanes.literal_value}f32", floats, [floats])
-        times, zeros = _splat(b, floats, inverse), _splat(b, ints, zero)
-        low = _splat(b, floats, b.sitofp(b.neg(zero), _FLOAT))
-        high = _splat(b, floats, b.sitofp(b.sub(_INT(255), zero), _FLOAT))
+        ints, floats = (ir.VectorType(kind, lanes.literal_value) for kind in (INT, FLOAT))
+        rint = function(b, f"llvm.rint.v{lanes.literal_value}f32", floats, [floats])
+        times, zeros = splat(b, floats, inverse), splat(b, ints, zero)
+        low = splat(b, floats, b.sitofp(b.neg(zero), FLOAT))
+        high = splat(b, floats, b.sitofp(b.sub(INT(255), zero), FLOAT))
 
         def step(offset: Any) -> None:
             together = ir.Constant(ints, None)
             for i, row in enumerate(rows):
-                value = b.fmul(_load(b, floats, b.add(row, offset), 4), times)
+                value = b.fmul(load(b, floats, b.add(row, offset), 4), times)
                 value = b.select(b.fcmp_ordered(">", value, low), value, low)
                 value = b.select(b.fcmp_ordered("<", value, high), value, high)
                 byte = b.add(b.fptosi(b.call(rint, [value]), ints), zeros)
                 shift = ir.Constant(ints, [8 * i] * lanes.literal_value)
                 together = b.or_(together, b.shl(byte, shift))
-            _store(b, together, b.add(out, offset))
+            store(b, together, b.add(out, offset))
 
         _over_row(b, lanes.literal_value, count, step)
         return target.get_dummy_value()
@@ -231,12 +238,12 @@ def quantized_row(
 
 def _over_row(b: ir.IRBuilder, lanes: int, count: Any, step: Callable[[Any], None]) -> None:
     """Call `step` with the byte offset of every vector of a row; the last one may overlap the one before."""
-    with _cg.for_range(b, b.udiv(count, _LONG(lanes))) as loop:
-        step(b.mul(loop.index, _LONG(4 * lanes)))
-    step(b.mul(b.sub(count, _LONG(lanes)), _LONG(4)))
+    with cg.for_range(b, b.udiv(count, LONG(lanes))) as loop:
+        step(b.mul(loop.index, LONG(4 * lanes)))
+    step(b.mul(b.sub(count, LONG(lanes)), LONG(4)))
 
 
-@_intrinsic  # type: ignore[untyped-decorator]
+@intrinsic  # type: ignore[untyped-decorator]
 def weighted_panel(_: Any, numbers: Any, panel: Any, count: Any, out: Any) -> Any:
     """out[j] = sum over k of numbers[k] * panel[k // 4, j, k % 4], float32, for the outputs j of a panel.
 
@@ -245,22 +252,22 @@ def weighted_panel(_: Any, numbers: Any, panel: Any, count: Any, out: Any) -> An
 
     def generate(target: Any, b: ir.IRBuilder, _: Any, arguments: Any) -> Any:
         numbers, panel, count, out = arguments
-        floats, narrow = ir.VectorType(_FLOAT, PANEL), ir.VectorType(_BYTE, 4 * PANEL)
-        fused = _function(b, f"llvm.fmuladd.v{PANEL}f32", floats, [floats] * 3)
-        sums = [_cg.alloca_once(b, floats) for _ in range(4)]
+        floats, narrow = ir.VectorType(FLOAT, PANEL), ir.VectorType(BYTE, 4 * PANEL)
+        fused = multiply_add(b, floats)
+        sums = [cg.alloca_once(b, floats) for _ in range(4)]
         for total in sums:
             b.store(ir.Constant(floats, None), total)
-        with _cg.for_range(b, count) as loop:
-            group = _load(b, narrow, b.add(panel, b.mul(loop.index, _LONG(4 * PANEL))), 1)
-            at = b.add(numbers, b.mul(loop.index, _LONG(16)))
+        with cg.for_range(b, count) as loop:
+            group = load(b, narrow, b.add(panel, b.mul(loop.index, LONG(4 * PANEL))), 1)
+            at = b.add(numbers, b.mul(loop.index, LONG(16)))
             for t, total in enumerate(sums):
-                lanes = ir.Constant(ir.VectorType(_INT, PANEL), [4 * j + t for j in range(PANEL)])
+                lanes = ir.Constant(ir.VectorType(INT, PANEL), [4 * j + t for j in range(PANEL)])
                 one = b.shuffle_vector(group, ir.Constant(narrow, ir.Undefined), lanes)
-                weights = b.sitofp(b.sext(one, ir.VectorType(_INT, PANEL)), floats)
-                number = _splat(b, floats, _load(b, _FLOAT, b.add(at, _LONG(4 * t)), 4))
-                b.store(b.call(fused, [number, weights, b.load(total)]), total)
+                weights = b.sitofp(b.sext(one, ir.VectorType(INT, PANEL)), floats)
+                number = splat(b, floats, load(b, FLOAT, b.add(at, LONG(4 * t)), 4))
+                b.store(fused(number, weights, b.load(total)), total)
         first, second, third, fourth = (b.load(total) for total in sums)
-        _store(b, b.fadd(b.fadd(first, second), b.fadd(third, fourth)), out)
+        store(b, b.fadd(b.fadd(first, second), b.fadd(third, fourth)), out)
         return target.get_dummy_value()
 
     return types.void(numbers, panel, count, out), generate
@@ -274,7 +281,7 @@ def _prepared(b: ir.IRBuilder, variant: Variant, unsigned: Any) -> Prepared:
     signed = b.xor(unsigned, ir.Constant(kind, [0x80] * kind.count))
     if variant.name == "neon":
         return (signed,)
-    absolute = _function(b, f"llvm.abs.v{kind.count}i8", kind, [kind, ir.IntType(1)])
+    absolute = function(b, f"llvm.abs.v{kind.count}i8", kind, [kind, ir.IntType(1)])
     return signed, b.call(absolute, [signed, ir.IntType(1)(0)])
 
 
@@ -285,26 +292,26 @@ def _added(b: ir.IRBuilder, variant: Variant, total: Any, unsigned: Prepared, we
         # The instruction for unsigned by signed saturates at 16 bits, unless the unsigned side is at most
         # 128: 2 * 128 * 127 fits. So the sign of the activation moves to the weight.
         signed, absolute = unsigned
-        shorts = ir.VectorType(_SHORT, 16)
-        turned = b.call(_function(b, "llvm.x86.avx2.psign.b", bytes_, [bytes_] * 2), [weight, signed])
-        pairs = b.call(_function(b, "llvm.x86.avx2.pmadd.ub.sw", shorts, [bytes_] * 2), [absolute, turned])
+        shorts = ir.VectorType(SHORT, 16)
+        turned = b.call(function(b, "llvm.x86.avx2.psign.b", bytes_, [bytes_] * 2), [weight, signed])
+        pairs = b.call(function(b, "llvm.x86.avx2.pmadd.ub.sw", shorts, [bytes_] * 2), [absolute, turned])
         ones = ir.Constant(shorts, [1] * 16)
-        fours = b.call(_function(b, "llvm.x86.avx2.pmadd.wd", ints, [shorts] * 2), [pairs, ones])
+        fours = b.call(function(b, "llvm.x86.avx2.pmadd.wd", ints, [shorts] * 2), [pairs, ones])
         return b.add(total, fours)
     if variant.name == "neon":
-        dot = _function(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", ints, [ints, bytes_, bytes_])
+        dot = function(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", ints, [ints, bytes_, bytes_])
         return b.call(dot, [total, unsigned[0], weight])
     operands, kind = [unsigned[0], weight], bytes_
     if binding.llvm_version_info[0] < 22:  # until then the bytes had to be called int32
         operands, kind = [b.bitcast(operand, ints) for operand in operands], ints
     name = f"llvm.x86.avx512.vpdpbusd.{32 * variant.lanes}"
-    return b.call(_function(b, name, ints, [ints, kind, kind]), [total, *operands])
+    return b.call(function(b, name, ints, [ints, kind, kind]), [total, *operands])
 
 
 def _sums(b: ir.IRBuilder, variant: Variant, rows: int, columns: int) -> list[list[Any]]:
     """Return a grid of variables at zero; LLVM keeps them in registers."""
-    kind = ir.VectorType(_INT, variant.lanes)
-    grid: list[list[Any]] = [[_cg.alloca_once(b, kind) for _ in range(columns)] for _ in range(rows)]
+    kind = ir.VectorType(INT, variant.lanes)
+    grid: list[list[Any]] = [[cg.alloca_once(b, kind) for _ in range(columns)] for _ in range(rows)]
     for row in grid:
         for total in row:
             b.store(ir.Constant(kind, None), total)
@@ -313,42 +320,19 @@ def _sums(b: ir.IRBuilder, variant: Variant, rows: int, columns: int) -> list[li
 
 def _store_all(b: ir.IRBuilder, variant: Variant, sums: list[list[Any]], out: Any, step: Any) -> None:
     for r, row in enumerate(sums):
-        place = b.add(out, b.mul(step, _LONG(4 * r)))
+        place = b.add(out, b.mul(step, LONG(4 * r)))
         for c, total in enumerate(row):
-            _store(b, b.load(total), b.add(place, _LONG(c * variant.lanes * 4)))
+            store(b, b.load(total), b.add(place, LONG(c * variant.lanes * 4)))
 
 
 def _vector(b: ir.IRBuilder, variant: Variant, base: Any, offset: Any, constant: int) -> Any:
     """Load a vector of bytes."""
-    kind = ir.VectorType(_BYTE, 4 * variant.lanes)
-    return _load(b, kind, b.add(b.add(base, offset), _LONG(constant)), 1)
+    kind = ir.VectorType(BYTE, 4 * variant.lanes)
+    return load(b, kind, b.add(b.add(base, offset), LONG(constant)), 1)
 
 
 def _everywhere(b: ir.IRBuilder, variant: Variant, address: Any) -> Any:
     """Load four bytes into every lane."""
-    ints = ir.VectorType(_INT, variant.lanes)
-    four = _splat(b, ints, _load(b, _INT, address, 1))
-    return b.bitcast(four, ir.VectorType(_BYTE, 4 * variant.lanes))
-
-
-def _splat(b: ir.IRBuilder, kind: Any, number: Any) -> Any:
-    undefined = ir.Constant(kind, ir.Undefined)
-    one = b.insert_element(undefined, number, _INT(0))
-    return b.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_INT, kind.count), None))
-
-
-def _load(b: ir.IRBuilder, kind: ir.Type, address: Any, alignment: int) -> Any:
-    value = b.load(b.inttoptr(address, kind.as_pointer()))
-    value.align = alignment
-    return value
-
-
-def _store(b: ir.IRBuilder, value: Any, address: Any) -> None:
-    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 4
-
-
-def _function(b: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Type]) -> Any:
-    return _cg.get_or_insert_function(b.module, ir.FunctionType(result, arguments), name)
-
-
-Kernel = Callable[..., None]
+    ints = ir.VectorType(INT, variant.lanes)
+    four = splat(b, ints, load(b, INT, address, 1))
+    return b.bitcast(four, ir.VectorType(BYTE, 4 * variant.lanes))

@@ -1,0 +1,288 @@
+"""Running a GPT without recording anything: fused steps, with a cache of keys and values or without.
+
+This is what `generate` runs, and `forward` under `no_grad` where a cache is enabled. Without a cache every
+token costs a pass over all positions, though only the last position meets the head; that pass is as fused
+as a cached step is, because it is what caching is measured against.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytorch.core.activations import GELU
+from tinytorch.core.attention import MultiHeadAttention, causal_mask
+from tinytorch.core.autograd import recording
+from tinytorch.core.layers import LayerNorm, Linear
+from tinytorch.kernels import decoding, int8, softmax
+from tinytorch.kernels.int8 import Packed, Range
+from tinytorch.kernels.products import product
+
+Array = NDArray[np.float32]
+
+
+class Projection:
+    """A linear layer: its product with rows, and the bias that the next kernel adds."""
+
+    __slots__ = ("layer", "live", "packed", "zeros")
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.live = type(layer) is Linear
+        self.packed = _packed(layer) if _is_quantized(layer) else None
+        self.zeros = np.zeros(layer.out_features, np.float32)
+
+    def __call__(self, rows: Array) -> Array:
+        """Return rows (n, out), without the bias where the layer is a plain one."""
+        if self.live:
+            return product(rows, self.layer.weight._array)
+        if self.packed is not None:
+            return int8.linear(rows, self.packed, self.layer.out_features, self.layer._fixed)
+        return np.asarray(self.layer(rows).numpy(), np.float32)
+
+    @property
+    def bias(self) -> Array:
+        """What is missing from the product, shape (out,)."""
+        if self.live and self.layer.bias is not None:
+            found: Array = self.layer.bias._array
+            return found
+        return self.zeros
+
+
+class Merged(NamedTuple):
+    """Quantized query, key and value layers, packed together: rows are quantized once."""
+
+    packed: Packed
+    outputs: int
+    fixed: Range | None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One transformer block."""
+
+    attention: MultiHeadAttention
+    query: Projection
+    key: Projection
+    value: Projection
+    merged: Merged | None
+    out: Projection
+    first: Projection
+    second: Projection
+    ln1: LayerNorm
+    ln2: LayerNorm
+
+
+class Steps:
+    """The steps of a GPT; its weights are looked at anew in each."""
+
+    def __init__(self, model: Any, blocks: list[Block]) -> None:
+        self.model = weakref.proxy(model)
+        self.blocks = blocks
+        self.head = Projection(model.lm_head)
+
+    def logits(self, ids: NDArray[np.intp], start: int, cache: Any, last_only: bool) -> Array:
+        """Return scores of the next token, (B, T, vocab), or (B, 1, vocab) for the last position only.
+
+        Args:
+            ids: shape (B, T).
+            start: position of the first one.
+            cache: a KVCache that holds `start` positions, or None; the new ones are put into it.
+            last_only: whether only the last position meets the head.
+        """
+        model = self.model
+        batch, length = ids.shape
+        x = model.token_embedding.weight._array[ids]
+        x += model.position_embedding.weight._array[start : start + length]
+        x = x.reshape(batch * length, model.embed_dim)
+        added: Array | None = None
+        bias = x[0]
+        for index, block in enumerate(self.blocks):
+            h = _normalized(x, added, bias, block.ln1)
+            added, bias = block.out(self._attended(block, index, h, batch, cache)), block.out.bias
+            h = decoding.biased_gelu(block.first(_normalized(x, added, bias, block.ln2)), block.first.bias)
+            added, bias = block.second(h), block.second.bias
+        if last_only and length > 1:
+            x, added = (_last(a, batch) for a in (x, added))
+            length = 1
+        if cache is not None:
+            cache.advance(ids.shape[1])
+        scores = self.head(_normalized(x, added, bias, model.ln_f))
+        scores += self.head.bias
+        return scores.reshape(batch, length, -1)
+
+    def _attended(self, block: Block, index: int, h: Array, batch: int, cache: Any) -> Array:
+        rows, biases = _queries_keys_values(block, h)
+        if cache is None:
+            q, k, v = (_heads(r, b, batch, block) for r, b in zip(rows, biases, strict=True))
+            return _attention(q, k, v, causal_mask(q.shape[2]))
+        if len(h) == batch:
+            slot = cache.length % cache.capacity
+            valid = min(cache.length + 1, cache.capacity)
+            stored = cache.keys[index], cache.values[index], cache.scales[index]
+            cache._written[index] = cache.length + 1
+            return decoding.attend(rows, biases, *stored, slot, valid)
+        q, k, v = (_heads(r, b, batch, block) for r, b in zip(rows, biases, strict=True))
+        start = 0
+        earlier = cache.ordered(index) if cache.length else None
+        cache.update(index, k, v)
+        if earlier is not None:
+            start = earlier[0].shape[2]
+            k, v = (np.concatenate([old, new], axis=2) for old, new in zip(earlier, (k, v), strict=True))
+        return _attention(q, k, v, causal_mask(q.shape[2], start, cache.window))
+
+
+class Cached(NamedTuple):
+    """What a model with a cache has."""
+
+    steps: Steps
+    cache: Any
+
+
+_ENABLED: weakref.WeakKeyDictionary[Any, Cached] = weakref.WeakKeyDictionary()
+
+
+def enable(model: Any, steps: Steps, cache: Any) -> None:
+    """Let a model use a cache."""
+    _ENABLED[model] = Cached(steps, cache)
+
+
+def disable(model: Any) -> None:
+    """Take the cache of a model away."""
+    _ENABLED.pop(model, None)
+
+
+def cached(model: Any) -> Cached | None:
+    """Return what a model was given, or None."""
+    return _ENABLED.get(model) if _ENABLED else None
+
+
+def continued(model: Any, ids: NDArray[np.intp], start: int) -> Array | None:
+    """Return the logits of `forward` by way of the cache; None where there is none, or gradients are wanted.
+
+    Raises:
+        ValueError: `start` or the batch does not fit what the cache holds, or dropout is on.
+    """
+    found = cached(model)
+    if found is None or recording():
+        return None
+    if model.training and any(getattr(layer, "p", 0) > 0 for _, layer in model.named_layers()):
+        raise ValueError("a cache has no dropout: call model.eval() first, or disable_kv_cache(model)")
+    cache = found.cache
+    if start == 0:
+        cache.room(0, ids.shape[1])
+        cache.begin(len(ids))
+    else:
+        if len(ids) != cache.batch_size:
+            raise ValueError(
+                f"the cache holds a batch of {cache.batch_size}, got {len(ids)} sequences: start anew at 0"
+            )
+        cache.room(start, ids.shape[1])
+        cache.rewind(start)
+    return found.steps.logits(ids, start, cache, last_only=False)
+
+
+def steps_of(model: Any) -> Steps | None:
+    """Return the steps of a GPT; None where it, or a part of it, is of another class than it was made of."""
+    from tinytorch.core.transformers import GPT, MLP, TransformerBlock
+
+    if "forward" in vars(model):  # replaced for this one
+        return None
+    if type(model) is not GPT or type(model.ln_f) is not LayerNorm or _outputs(model.lm_head) is None:
+        return None
+    blocks = []
+    for block in model.blocks:
+        if (
+            type(block) is not TransformerBlock
+            or type(block.mlp) is not MLP
+            or type(block.mlp.gelu) is not GELU
+        ):
+            return None
+        parts = block.attention, block.ln1, block.ln2
+        if [type(part) for part in parts] != [MultiHeadAttention, LayerNorm, LayerNorm]:
+            return None
+        attention, mlp = block.attention, block.mlp
+        layers = (
+            attention.q_proj,
+            attention.k_proj,
+            attention.v_proj,
+            attention.out_proj,
+            mlp.linear1,
+            mlp.linear2,
+        )
+        if any(_outputs(layer) is None for layer in layers):
+            return None
+        q, k, v, out, first, second = map(Projection, layers)
+        blocks.append(
+            Block(attention, q, k, v, _merged(*layers[:3]), out, first, second, block.ln1, block.ln2)
+        )
+    return Steps(model, blocks)
+
+
+def _outputs(layer: Any) -> Any:
+    """Return how many outputs a layer has that can stand where a Linear was, or None."""
+    return getattr(layer, "out_features", None)
+
+
+def _is_quantized(layer: Any) -> bool:
+    from tinytorch.perf.quantization.layers import QuantizedLinear
+
+    return type(layer) is QuantizedLinear
+
+
+def _packed(layer: Any) -> Packed:
+    return Packed(layer.panels, layer.scales, layer.sums, layer.padded_bias)
+
+
+def _merged(*layers: Any) -> Merged | None:
+    """Pack quantized layers of the same rows together; None where they are not, or do not fit."""
+    if not all(map(_is_quantized, layers)) or layers[0].out_features % int8.PANEL:
+        return None
+    if len({(layer.activation_scale, layer.activation_zero) for layer in layers}) > 1:
+        return None
+    parts = zip(*map(_packed, layers), strict=True)
+    packed = Packed(*(np.concatenate(part) for part in parts))
+    return Merged(packed, sum(layer.out_features for layer in layers), layers[0]._fixed)
+
+
+def _queries_keys_values(
+    block: Block, h: Array
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
+    biases = block.query.bias, block.key.bias, block.value.bias
+    if block.merged is None:
+        return (block.query(h), block.key(h), block.value(h)), biases
+    together = int8.linear(h, *block.merged)
+    d = together.shape[1] // 3
+    if len(h) == 1:
+        return (together[:, :d], together[:, d : 2 * d], together[:, 2 * d :]), biases
+    q, k, v = (np.ascontiguousarray(together[:, i * d : (i + 1) * d]) for i in range(3))
+    return (q, k, v), biases
+
+
+def _normalized(x: Array, added: Array | None, bias: Array, layer: LayerNorm) -> Array:
+    return decoding.add_normalized(x, added, bias, layer.gamma._array, layer.beta._array, layer.eps)
+
+
+def _last(rows: Array | None, batch: int) -> Array | None:
+    """Return the last of the positions of each sequence, (B T, d) to (B, d)."""
+    return None if rows is None else np.ascontiguousarray(rows.reshape(batch, -1, rows.shape[1])[:, -1])
+
+
+def _heads(rows: Array, bias: Array, batch: int, block: Block) -> Array:
+    """(B T, d) to (B, heads, T, head_dim), a view, with the bias added in place."""
+    rows += bias
+    heads, width = block.attention.num_heads, block.attention.head_dim
+    return rows.reshape(batch, -1, heads, width).transpose(0, 2, 1, 3)
+
+
+def _attention(q: Array, k: Array, v: Array, mask: NDArray[np.bool_]) -> Array:
+    batch, heads, length, width = q.shape
+    weights = softmax.masked_softmax(np.matmul(q, k.swapaxes(2, 3)), mask, 1 / math.sqrt(width))
+    out = np.empty((batch, length, heads, width), np.float32)
+    np.matmul(weights, v, out=out.transpose(0, 2, 1, 3))
+    return out.reshape(batch * length, heads * width)

@@ -1,0 +1,218 @@
+"""What one step of a language model needs beside its products: fused, without anything for gradients.
+
+Only sizes are checked here: a compiled kernel itself refuses arrays that are not contiguous float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytorch.kernels import gelu, layernorm
+from tinytorch.kernels.choice import Kernel, compiled_or_none, enabled
+
+Array = NDArray[np.float32]
+
+_EMPTY = np.empty((0, 0), np.float32)
+
+
+def add_normalized(
+    x: Array, added: Array | None, bias: Array, gamma: Array, beta: Array, eps: float
+) -> Array:
+    """Add `added` and `bias` to `x`, in place, unless `added` is None; return its normalised rows.
+
+    Args:
+        x: contiguous float32, shape (rows, d).
+        added: the same.
+        bias: shape (d,).
+        gamma, beta: what normalised numbers are multiplied by, and what is added, shape (d,).
+        eps: added to the variance.
+    """
+    kernel = _normalize_kernel()
+    if kernel is None:
+        return add_normalized_reference(x, added, bias, gamma, beta, eps)
+    d = x.shape[1]
+    if not d == gamma.size == beta.size == bias.size or (added is not None and added.shape != x.shape):
+        raise ValueError(f"`x` of shape {x.shape} does not fit what is added to it, or its scale and shift")
+    out = np.empty(x.shape, np.float32)
+    kernel(x, _EMPTY if added is None else added, bias, gamma, beta, eps, out)
+    return out
+
+
+def add_normalized_reference(
+    x: Array, added: Array | None, bias: Array, gamma: Array, beta: Array, eps: float
+) -> Array:
+    """The same in NumPy."""
+    if added is not None:
+        x += added
+        x += bias
+    return layernorm.forward_reference(x, gamma, beta, eps)[0]
+
+
+def biased_gelu(x: Array, bias: Array) -> Array:
+    """Replace `x`, contiguous float32 of shape (rows, d), by gelu(x + bias), and return it."""
+    kernel = _gelu_kernel()
+    if kernel is None:
+        return biased_gelu_reference(x, bias)
+    if x.shape[1] != bias.size:
+        raise ValueError(f"`bias` must have {x.shape[1]} elements, got {bias.size}")
+    kernel(x, bias)
+    return x
+
+
+def biased_gelu_reference(x: Array, bias: Array) -> Array:
+    """The same in NumPy."""
+    x += bias
+    x[...] = gelu.forward_reference(x)[0]
+    return x
+
+
+def attend(
+    rows: tuple[Array, Array, Array], biases: tuple[Array, Array, Array], keys: NDArray[Any],
+    values: NDArray[Any], scales: Array, slot: int, valid: int,
+) -> Array:  # fmt: skip
+    """Put one position into the cache of a layer, and let it look at what is there; return (B, d).
+
+    Args:
+        rows: queries, keys and values of the position, contiguous float32, each of shape (B, d).
+        biases: what is added to each, shape (d,).
+        keys, values: of the layer, shape (B, heads, capacity, head_dim), float32 or int8.
+        scales: of int8 keys and values, shape (2, B, heads, capacity); empty for float32.
+        slot: where the position goes.
+        valid: how many slots, from the first on, are looked at.
+    """
+    batch, heads, capacity, width = keys.shape
+    shape = (batch, heads * width)
+    if not (0 <= slot < valid <= capacity and values.shape == keys.shape):
+        raise ValueError(f"slot {slot} and {valid} slots do not fit into a cache of {capacity}")
+    q, k, v = rows
+    q_bias, k_bias, v_bias = biases
+    d = shape[1]
+    if not q.shape == k.shape == v.shape == shape or not q_bias.size == k_bias.size == v_bias.size == d:
+        raise ValueError(f"`rows` must have shape {shape}, got {[row.shape for row in rows]}")
+    quantized = keys.dtype == np.int8
+    if scales.shape != ((2, batch, heads, capacity) if quantized else (0, 0, 0, 0)):
+        raise ValueError(f"`scales` does not fit keys of {keys.dtype}, got shape {scales.shape}")
+    kernel = _attend_kernel("int8" if quantized else "float32")
+    if kernel is None:
+        return attend_reference(rows, biases, keys, values, scales, slot, valid)
+    out = np.empty(shape, np.float32)
+    kernel(q, k, v, q_bias, k_bias, v_bias, keys, values, scales, slot, valid, out)
+    return out
+
+
+def attend_reference(
+    rows: tuple[Array, Array, Array], biases: tuple[Array, Array, Array], keys: NDArray[Any],
+    values: NDArray[Any], scales: Array, slot: int, valid: int,
+) -> Array:  # fmt: skip
+    """The same in NumPy."""
+    batch, heads, _, width = keys.shape
+    q, k, v = ((row + bias).reshape(batch, heads, width) for row, bias in zip(rows, biases, strict=True))
+    if keys.dtype == np.int8:
+        for which, (new, stored) in enumerate(((k, keys), (v, values))):
+            scales[which, :, :, slot] = byte_scales(new)
+            stored[:, :, slot] = np.rint(new / scales[which, :, :, slot, None])
+        seen_keys = keys[:, :, :valid] * scales[0, :, :, :valid, None]
+        seen_values = values[:, :, :valid] * scales[1, :, :, :valid, None]
+    else:
+        keys[:, :, slot], values[:, :, slot] = k, v
+        seen_keys, seen_values = keys[:, :, :valid], values[:, :, :valid]
+    scores = np.matmul(seen_keys, q[..., None])[..., 0] / np.float32(math.sqrt(width))
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    out: Array = np.matmul(scores[:, :, None], seen_values).reshape(batch, heads * width)
+    return out
+
+
+def byte_scales(vectors: Array) -> Array:
+    """Return what a symmetric int8 step of each vector, along the last axis, stands for."""
+    largest = np.abs(vectors).max(axis=-1)
+    return np.where(largest > 0, largest / np.float32(127), np.float32(1))
+
+
+_MATRIX, _VECTOR = "float32[:, ::1]", "float32[::1]"
+
+
+@functools.cache
+def _normalize_kernel() -> Kernel | None:
+    if not enabled():
+        return None
+    from tinytorch.kernels.decoding_compiled import add_normalized as body
+
+    signature = f"void({_MATRIX}, {_MATRIX}, {_VECTOR}, {_VECTOR}, {_VECTOR}, float64, {_MATRIX})"
+    return compiled_or_none(body, signature, _normalize_agrees)
+
+
+@functools.cache
+def _gelu_kernel() -> Kernel | None:
+    if not enabled():
+        return None
+    from tinytorch.kernels.decoding_compiled import biased_gelu as body
+
+    return compiled_or_none(body, f"void({_MATRIX}, {_VECTOR})", _gelu_agrees)
+
+
+@functools.cache
+def _attend_kernel(kind: str) -> Kernel | None:
+    if not enabled():
+        return None
+    from tinytorch.kernels.decoding_compiled import attend_body
+
+    four = "float32[:, :, :, ::1]"
+    stored = four.replace("float32", kind)
+    signature = (
+        f"void({', '.join([_MATRIX] * 3 + [_VECTOR] * 3)}, {stored}, {stored}, {four}, intp, intp, {_MATRIX})"
+    )
+    agrees = _attend_agrees_int8 if kind == "int8" else _attend_agrees
+    return compiled_or_none(attend_body(int(kind == "int8")), signature, agrees)
+
+
+def _normalize_agrees(kernel: Kernel) -> bool:
+    rng = np.random.default_rng(0)
+    x, added, out = (rng.standard_normal((3, 37), np.float32) for _ in range(3))
+    bias, gamma, beta = (rng.standard_normal(37, np.float32) for _ in range(3))
+    for more in (None, added):
+        mine, theirs = x.copy(), x.copy()
+        kernel(mine, _EMPTY if more is None else more, bias, gamma, beta, 1e-5, out)
+        expected = add_normalized_reference(theirs, more, bias, gamma, beta, 1e-5)
+        if not (np.allclose(out, expected, rtol=1e-4, atol=1e-5) and np.allclose(mine, theirs, rtol=1e-5)):
+            return False
+    return True
+
+
+def _gelu_agrees(kernel: Kernel) -> bool:
+    x = np.linspace(-12, 12, 333, dtype=np.float32).reshape(3, 111)
+    bias = np.random.default_rng(0).standard_normal(111, np.float32)
+    mine = x.copy()
+    kernel(mine, bias)
+    return np.allclose(mine, biased_gelu_reference(x.copy(), bias), rtol=1e-5, atol=2e-6)
+
+
+def _attend_agrees(kernel: Kernel) -> bool:
+    return _same_attention(kernel, np.float32)
+
+
+def _attend_agrees_int8(kernel: Kernel) -> bool:
+    return _same_attention(kernel, np.int8)
+
+
+def _same_attention(kernel: Kernel, kind: type) -> bool:
+    rng = np.random.default_rng(0)
+    batch, heads, capacity, width = 2, 3, 9, 21
+    q, k, v = (rng.standard_normal((batch, heads * width), np.float32) for _ in range(3))
+    rows, biases = (q, k, v), (q[0].copy(), k[1].copy(), v[0].copy())
+    shape = (batch, heads, capacity, width)
+    keys: NDArray[Any] = np.asarray(20 * rng.standard_normal(shape), kind)
+    values: NDArray[Any] = np.asarray(20 * rng.standard_normal(shape), kind)
+    scales = rng.random((2, *shape[:3]) if kind is np.int8 else (0, 0, 0, 0), np.float32)
+    mine, theirs = ((keys.copy(), values.copy(), scales.copy()) for _ in range(2))
+    out = np.empty((batch, heads * width), np.float32)
+    kernel(*rows, *biases, *mine, 4, 7, out)
+    expected = attend_reference(rows, biases, *theirs, 4, 7)
+    stored = all(np.allclose(a, b, rtol=1e-5, atol=1) for a, b in zip(mine, theirs, strict=True))
+    return stored and np.allclose(out, expected, rtol=1e-3, atol=1e-2 if kind is np.int8 else 1e-4)

@@ -1,0 +1,135 @@
+"""The compiled loops of decoding; `decoding` checks and prepares what goes in.
+
+This module imports numba, so import it only where a kernel is compiled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+from tinytorch.kernels.attention_rows import row_scores, weighted_rows
+from tinytorch.kernels.gelu import _CUBIC, _LINEAR
+
+# See `gelu` for this way to compute exp.
+_LOG2_E = np.float32(math.log2(math.e))
+_C1, _C2, _C3, _C4, _C5, _C6 = (np.float32(math.log(2) ** k / math.factorial(k)) for k in range(1, 7))
+_FARTHEST = np.float32(126)
+_FLOAT_LINEAR, _FLOAT_CUBIC = np.float32(_LINEAR), np.float32(_CUBIC)
+
+
+@register_jitable
+def _exp(value: Any) -> Any:
+    t = min(max(value * _LOG2_E, -_FARTHEST), _FARTHEST)
+    n = np.floor(t + np.float32(0.5))
+    f = t - n
+    power = np.float32(1) + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * _C6)))))
+    power *= np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    # The smallest normal number would make subnormal products, which take a hundred times as long.
+    return power if t > -_FARTHEST else np.float32(0)
+
+
+def add_normalized(x: Any, added: Any, bias: Any, gamma: Any, beta: Any, eps: float, out: Any) -> None:
+    """Add `added` and `bias` to `x` in place, unless there are none, and normalise each row into `out`."""
+    rows, d = x.shape
+    for i in range(rows):
+        row, result = x[i], out[i]
+        if added.shape[0] > 0:
+            more = added[i]
+            for j in range(d):
+                row[j] += more[j] + bias[j]
+        total = np.float32(0)
+        for j in range(d):
+            total += row[j]
+        mean = total / np.float32(d)
+        squares = np.float32(0)
+        for j in range(d):
+            centred = row[j] - mean
+            squares += centred * centred
+        scale = np.float32(1) / np.sqrt(squares / np.float32(d) + np.float32(eps))
+        for j in range(d):
+            result[j] = (row[j] - mean) * scale * gamma[j] + beta[j]
+
+
+def biased_gelu(x: Any, bias: Any) -> None:
+    """Replace each element of the rows of `x` by GELU of it plus its bias."""
+    rows, d = x.shape
+    for i in range(rows):
+        row = x[i]
+        for j in range(d):
+            v = row[j] + bias[j]
+            share = np.float32(1) / (np.float32(1) + _exp(-v * (_FLOAT_LINEAR + _FLOAT_CUBIC * v * v)))
+            row[j] = v * share
+
+
+def attend_body(quantized: int) -> Callable[..., None]:
+    """Return the loops of attention over a cache of float32 (0) or of int8 (1); numba compiles them."""
+    size = 1 if quantized else 4
+
+    def attend(
+        q: Any, k: Any, v: Any, q_bias: Any, k_bias: Any, v_bias: Any, keys: Any, values: Any, scales: Any,
+        slot: int, valid: int, out: Any,
+    ) -> None:  # fmt: skip
+        batch, heads, capacity, width = keys.shape
+        scores, asked = np.empty(valid, np.float32), np.empty(width, np.float32)
+        factor = np.float32(1 / math.sqrt(width))
+        for b in range(batch):
+            for h in range(heads):
+                first = h * width
+                for j in range(width):
+                    asked[j] = (q[b, first + j] + q_bias[first + j]) * factor
+                if quantized:
+                    scales[0, b, h, slot] = _store_bytes(k[b], k_bias, first, keys[b, h, slot])
+                    scales[1, b, h, slot] = _store_bytes(v[b], v_bias, first, values[b, h, slot])
+                else:
+                    for j in range(width):
+                        keys[b, h, slot, j] = k[b, first + j] + k_bias[first + j]
+                        values[b, h, slot, j] = v[b, first + j] + v_bias[first + j]
+                start = (b * heads + h) * capacity * width * size
+                row_scores(
+                    quantized, asked.ctypes.data, keys.ctypes.data + start, valid, width, scores.ctypes.data
+                )
+                if quantized:
+                    for p in range(valid):
+                        scores[p] *= scales[0, b, h, p]
+                share = np.float32(1) / _exponentials(scores)
+                if quantized:
+                    for p in range(valid):
+                        scores[p] *= scales[1, b, h, p]
+                result = out.ctypes.data + 4 * (b * heads * width + first)
+                weighted_rows(quantized, scores.ctypes.data, values.ctypes.data + start, valid, width, result)
+                for j in range(width):
+                    out[b, first + j] *= share
+
+    return attend
+
+
+@register_jitable
+def _exponentials(scores: Any) -> Any:
+    """Replace scores by exp of their distance to the largest, and return their sum."""
+    largest = np.float32(-np.inf)
+    for p in range(scores.size):
+        largest = max(largest, scores[p])
+    total, spoiled = np.float32(0), np.float32(0)
+    for p in range(scores.size):
+        difference = scores[p] - largest
+        scores[p] = _exp(difference)
+        total += scores[p]
+        spoiled += difference * np.float32(0)  # max and min let go of a NaN
+    return total + spoiled
+
+
+@register_jitable
+def _store_bytes(row: Any, bias: Any, first: int, out: Any) -> Any:
+    """Store one head's part of a row as symmetric int8, and return what a step stands for."""
+    largest = np.float32(0)
+    for j in range(out.size):
+        largest = max(largest, abs(row[first + j] + bias[first + j]))
+    scale = largest / np.float32(127) if largest > 0 else np.float32(1)
+    for j in range(out.size):
+        out[j] = np.int8(np.rint((row[first + j] + bias[first + j]) / scale))
+    return scale
