@@ -79,9 +79,10 @@ class Block:
 
 
 class Steps:
-    """The steps of a GPT; its weights are looked at anew in each."""
+    """The steps of a GPT; its weights are looked at anew in each, its layers by `steps_of`."""
 
     def __init__(self, model: Any, blocks: list[Block]) -> None:
+        self.parts = _parts(model)
         self.model = weakref.proxy(model)
         self.blocks = blocks
         self.head = Projection(model.lm_head)
@@ -137,19 +138,13 @@ class Steps:
         return _attention(q, k, v, causal_mask(q.shape[2], start, cache.window))
 
 
-class Cached(NamedTuple):
-    """What a model with a cache has."""
-
-    steps: Steps
-    cache: Any
+_ENABLED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+_STEPS: weakref.WeakKeyDictionary[Any, Steps] = weakref.WeakKeyDictionary()
 
 
-_ENABLED: weakref.WeakKeyDictionary[Any, Cached] = weakref.WeakKeyDictionary()
-
-
-def enable(model: Any, steps: Steps, cache: Any) -> None:
-    """Let a model use a cache."""
-    _ENABLED[model] = Cached(steps, cache)
+def enable(model: Any, cache: Any) -> None:
+    """Let a model use a KVCache."""
+    _ENABLED[model] = cache
 
 
 def disable(model: Any) -> None:
@@ -157,8 +152,8 @@ def disable(model: Any) -> None:
     _ENABLED.pop(model, None)
 
 
-def cached(model: Any) -> Cached | None:
-    """Return what a model was given, or None."""
+def cached(model: Any) -> Any:
+    """Return the KVCache that a model was given, or None."""
     return _ENABLED.get(model) if _ENABLED else None
 
 
@@ -168,12 +163,14 @@ def continued(model: Any, ids: NDArray[np.intp], start: int) -> Array | None:
     Raises:
         ValueError: `start` or the batch does not fit what the cache holds, or dropout is on.
     """
-    found = cached(model)
-    if found is None or recording():
+    cache = cached(model)
+    if cache is None or recording():
         return None
+    steps = steps_of(model)
+    if steps is None:
+        raise ValueError(f"a cache needs the blocks of GPT as they are: disable_kv_cache() {model!r} first")
     if model.training and any(getattr(layer, "p", 0) > 0 for _, layer in model.named_layers()):
         raise ValueError("a cache has no dropout: call model.eval() first, or disable_kv_cache(model)")
-    cache = found.cache
     if start == 0:
         cache.room(0, ids.shape[1])
         cache.begin(len(ids))
@@ -184,11 +181,34 @@ def continued(model: Any, ids: NDArray[np.intp], start: int) -> Array | None:
             )
         cache.room(start, ids.shape[1])
         cache.rewind(start)
-    return found.steps.logits(ids, start, cache, last_only=False)
+    return steps.logits(ids, start, cache, last_only=False)
 
 
 def steps_of(model: Any) -> Steps | None:
-    """Return the steps of a GPT; None where it, or a part of it, is of another class than it was made of."""
+    """Return the steps of a GPT; None where it, or a part of it, is of another class than it was made of.
+
+    They are made once for each model, and again where a layer was replaced.
+    """
+    known = _STEPS.get(model)
+    if known is not None and known.parts == _parts(model):
+        return known
+    steps = _new_steps(model)
+    if steps is not None:
+        _STEPS[model] = steps
+    return steps
+
+
+def _parts(model: Any) -> tuple[Any, ...]:
+    """Return all layers that steps depend on; layers are equal only to themselves."""
+    parts = [model.lm_head, model.ln_f, vars(model).get("forward")]
+    for block in model.blocks:
+        attention, mlp = block.attention, block.mlp
+        parts += [block, attention, mlp, block.ln1, block.ln2, mlp.gelu, mlp.linear1, mlp.linear2]
+        parts += [attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj]
+    return tuple(parts)
+
+
+def _new_steps(model: Any) -> Steps | None:
     from tinytorch.core.transformers import GPT, MLP, TransformerBlock
 
     if "forward" in vars(model):  # replaced for this one

@@ -202,16 +202,14 @@ class GPT(Layer):
 
     def _scores_of_last(self, batch: int, longest: int) -> Callable[[Indices], FloatArray]:
         """Return what gives the scores after the last of more and more tokens, (B, T) to (B, vocab)."""
-        found = inference.cached(self)
-        if found is not None:
-            steps, cache = found
-            cache.room(0, longest)
-            cache.begin(batch)
-            return lambda ids: steps.logits(ids[:, cache.length :], cache.length, cache, True)[:, -1]
-        plain = inference.steps_of(self)
-        if plain is None:  # a model of one's own
+        steps, cache = inference.steps_of(self), inference.cached(self)
+        if steps is None:  # a model of one's own
             return lambda ids: self.forward(ids).data[:, -1]
-        return lambda ids: plain.logits(ids, 0, None, True)[:, -1]
+        if cache is None:
+            return lambda ids: steps.logits(ids, 0, None, last_only=True)[:, -1]
+        cache.room(0, longest)
+        cache.begin(batch)
+        return lambda ids: steps.logits(ids[:, cache.length :], cache.length, cache, last_only=True)[:, -1]
 
     def _checked(self, tokens: Any, start_pos: int) -> Indices:
         ids = indices(tokens, "tokens", self.vocab_size, "tokens in the vocabulary")

@@ -283,13 +283,15 @@ def _weight_only(x: FloatArray, packed: Packed, outputs: int, kernel: Kernel | N
 
 
 def _check(x: FloatArray, packed: Packed, outputs: int) -> None:
-    """Refuse what compiled code would misread: it goes by addresses."""
+    """Refuse what compiled code would misread, as it goes by addresses.
+
+    That arrays are contiguous and of the right types the kernel checks by itself.
+    """
     panels, scales, sums, bias = packed
-    if x.dtype != np.float32 or x.ndim != 2 or not x.flags.c_contiguous:
-        raise ValueError(f"`x` must be contiguous float32 of shape (rows, inputs), got {x.dtype} {x.shape}")
     count = panels.shape[0] * PANEL
-    fits = panels.ndim == 4 and panels.shape[2:] == (PANEL, GROUP) and panels.flags.c_contiguous
-    if not (fits and panels.shape[1] == -(-x.shape[1] // GROUP) and count - PANEL < outputs <= count):
+    if x.ndim != 2 or x.dtype != np.float32 or panels.ndim != 4 or panels.shape[2:] != (PANEL, GROUP):
+        raise ValueError(f"`x` must be float32 of shape (rows, inputs), got {x.dtype} {x.shape}")
+    if panels.shape[1] != -(-x.shape[1] // GROUP) or not count - PANEL < outputs <= count:
         raise ValueError(
             f"`packed` must hold weights of {x.shape[1]} inputs and {outputs} outputs, got {panels.shape}"
         )
@@ -302,7 +304,13 @@ def _run(
 ) -> None:
     panels, scales, sums, bias = packed
     mode, scale, zero = (_DYNAMIC, 1.0, 0) if fixed is None else (_STATIC, *fixed)
-    kernel(x, _NO_BYTES, panels, scales[:outputs], sums, bias, mode, scale, zero, _NO_INTEGERS, out)
+    try:
+        kernel(x, _NO_BYTES, panels, scales[:outputs], sums, bias, mode, scale, zero, _NO_INTEGERS, out)
+    except TypeError as error:
+        raise ValueError(
+            f"`x` and `packed` must be contiguous, writable arrays, got strides {x.strides} and "
+            f"{panels.strides} of {panels.dtype}"
+        ) from error
 
 
 def _run_given(kernel: Kernel, quantized: Unsigned, packed: Packed, outputs: int, out: Integers) -> None:

@@ -40,19 +40,17 @@ def enable_kv_cache(
     longest = model.max_seq_len if max_seq_len is None else positive_int(max_seq_len, "max_seq_len")
     if longest > model.max_seq_len:
         raise ValueError(f"`max_seq_len` (={longest}) is beyond that of the model, {model.max_seq_len}")
-    steps = inference.steps_of(model)
-    if steps is None:
+    if inference.steps_of(model) is None:
         raise ValueError(f"a cache needs the blocks of GPT as they are, got {model.blocks!r}")
-    found = inference.cached(model)
+    found: KVCache | None = inference.cached(model)
     wanted = (longest, dtype, window)
-    if found is not None and wanted == (found.cache.max_seq_len, found.cache.dtype, found.cache.window):
-        kept: KVCache = found.cache
-        return kept
+    if found is not None and wanted == (found.max_seq_len, found.dtype, found.window):
+        return found
     cache = KVCache(
         batch_size, longest, model.num_layers, model.num_heads, model.embed_dim // model.num_heads,
         dtype=dtype, window=window,
     )  # fmt: skip
-    inference.enable(model, steps, cache)
+    inference.enable(model, cache)
     return cache
 
 

@@ -1,0 +1,500 @@
+"""Times what optimises inference beside what else one could use: INT8, convolution, sparse weights, KV cache.
+
+    pip install -e '.[compare]' && python benchmarks/optimisations.py
+    python benchmarks/optimisations.py --budget 5              longer, finer
+    python benchmarks/optimisations.py int8 cache              only these tables
+
+Every line is one comparison: both sides interleaved in one process, on one thread, with the same weights
+and fresh arguments from one generator, and outputs compared. It has the other's time over ours with its
+interval (above 1 ours is faster), the noise grade, and the goal. Without torch or onnxruntime their lines are
+left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import tinytorch as tt
+from perfclaims import Implementation, OutputsMatch, PerformanceComparator
+from tinytorch.core import inference
+from tinytorch.kernels import convolution, int8
+from tinytorch.kernels.convolution import Window
+from tinytorch.perf.compression import SparseLinear, magnitude_prune
+from tinytorch.perf.memoization import enable_kv_cache
+from tinytorch.perf.quantization import QuantizedConv2d, QuantizedLinear, quantize_model
+
+try:
+    import torch
+except ImportError:
+    torch = None
+try:
+    import onnx
+    import onnxruntime
+except ImportError:
+    onnxruntime = None
+
+Build = Callable[[np.random.Generator], Callable[..., Any]]
+Inputs = Callable[[np.random.Generator], tuple[Any, ...]]
+
+
+QUANTIZED = OutputsMatch(relative_l2=0.03)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: what it is, both sides, their arguments, and the ratio that is aimed at."""
+
+    what: str
+    theirs: Build
+    ours: Build
+    inputs: Inputs
+    goal: float
+    outputs: OutputsMatch | None = QUANTIZED
+
+
+def matrices(*shape: int) -> Inputs:
+    """Arguments: one array of normal numbers."""
+    return lambda rng: (rng.standard_normal(shape, dtype=np.float32),)
+
+
+def linear(n: int, rng: np.random.Generator) -> tt.Linear:
+    """A square layer."""
+    return tt.Linear(n, n, rng=rng)
+
+
+def inferring(make: Callable[[np.random.Generator], Any]) -> Build:
+    """A layer as a function from array to array."""
+
+    def build(rng: np.random.Generator) -> Callable[..., Any]:
+        layer = make(rng)
+
+        def run(x: Any) -> Any:
+            with tt.no_grad():
+                return layer(x).data
+
+        return run
+
+    return build
+
+
+def blas(n: int) -> Build:
+    """The product and the bias in NumPy."""
+
+    def build(rng: np.random.Generator) -> Callable[..., Any]:
+        layer = linear(n, rng)
+        weight, bias = layer.weight.data, layer.bias.data
+        return lambda x: x @ weight + bias
+
+    return build
+
+
+def torch_dynamic(n: int, rng: np.random.Generator) -> Callable[..., Any]:
+    """The same layer, quantized dynamically by torch."""
+    layer = torch.nn.Linear(n, n)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(linear(n, rng).weight.data.T)))
+        layer.bias.zero_()
+    small = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(layer), {torch.nn.Linear})
+
+    def run(x: Any) -> Any:
+        with torch.inference_mode():
+            return small(torch.from_numpy(x)).numpy()
+
+    return run
+
+
+def onnx_dynamic(n: int, rng: np.random.Generator) -> Callable[..., Any]:
+    """The same layer, quantized dynamically by ONNX Runtime."""
+    from onnx import TensorProto, helper, numpy_helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, n])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, n])],
+        [numpy_helper.from_array(linear(n, rng).weight.data, "w")],
+    )
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends pre-processing for each node
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    small = io.BytesIO()
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, quantized = Path(folder) / "plain.onnx", Path(folder) / "small.onnx"
+        onnx.save(model, plain)
+        quantize_dynamic(plain, quantized, weight_type=QuantType.QInt8, per_channel=True)
+        small.write(quantized.read_bytes())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(small.getvalue(), options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x})[0]
+
+
+def int8_rows() -> Iterator[Row]:
+    """INT8 linear layers: quantizing what comes in, and floats coming out, included."""
+    goals = {1: 4.0, 8: 6.0, 32: 5.0, 128: 3.8}
+
+    def ours(n: int) -> Build:
+        return inferring(lambda rng: QuantizedLinear(linear(n, rng)))
+
+    for n in (1024, 2048):
+        for batch, goal in goals.items():
+            yield Row(f"INT8 {n}x{n}, batch {batch}: NumPy FP32", blas(n), ours(n), matrices(batch, n), goal)
+    for n in (256, 512, 1024):
+        if torch is not None:
+            theirs = partial(torch_dynamic, n)
+            yield Row(f"INT8 {n}x{n}, batch 1: torch dynamic INT8", theirs, ours(n), matrices(1, n), 1.0)
+        if onnxruntime is not None:
+            theirs = partial(onnx_dynamic, n)
+            yield Row(f"INT8 {n}x{n}, batch 1: ONNX dynamic INT8", theirs, ours(n), matrices(1, n), 1.0)
+
+
+# Images, channels, side, and channels out; kernels of 3x3 with a border of one.
+SHAPES = (
+    (32, 1, 28, 8), (32, 3, 32, 16), (32, 8, 14, 16), (32, 16, 32, 32), (8, 64, 16, 64), (1, 16, 32, 32),
+)  # fmt: skip
+
+
+def kernels(c: int, o: int, rng: np.random.Generator) -> tt.Conv2d:
+    """A convolution."""
+    return tt.Conv2d(c, o, 3, padding=1, rng=rng)
+
+
+def im2col(c: int, o: int, rng: np.random.Generator) -> Callable[..., Any]:
+    """Patches as columns, and one product of BLAS for each image."""
+    conv = kernels(c, o, rng)
+    matrix, bias = conv.weight.data.reshape(o, -1), conv.bias.data
+
+    def run(x: Any) -> Any:
+        n, _, height, width = x.shape
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        patches = np.empty((n, c, 3, 3, height, width), np.float32)
+        for u in range(3):
+            for v in range(3):
+                patches[:, :, u, v] = padded[:, :, u : u + height, v : v + width]
+        out = np.matmul(matrix, patches.reshape(n, c * 9, -1))
+        out += bias[:, None]
+        return out.reshape(n, o, height, width)
+
+    return run
+
+
+def channels_last(c: int, o: int, rng: np.random.Generator) -> Callable[..., Any]:
+    """The same in torch, channels last; what goes in is turned before it is timed, by its own strides."""
+    conv = kernels(c, o, rng)
+    weight = torch.from_numpy(conv.weight.data).contiguous(memory_format=torch.channels_last)
+    bias = torch.from_numpy(conv.bias.data)
+
+    def run(x: Any) -> Any:
+        with torch.inference_mode():
+            images = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
+            return torch.nn.functional.conv2d(images, weight, bias, padding=1).contiguous().numpy()
+
+    return run
+
+
+def conv_rows() -> Iterator[Row]:
+    """Convolutions: INT8 against im2col, FP32 against torch. Images come and go as (N, C, H, W)."""
+
+    def fused(c: int, o: int, rng: np.random.Generator) -> Callable[..., Any]:
+        conv = kernels(c, o, rng)
+        weight, bias, window = conv.weight.data, conv.bias.data, Window((3, 3), (1, 1), (1, 1))
+        return lambda x: convolution.forward(x, weight, bias, window)[0]
+
+    for n, c, side, o in SHAPES:
+        name, inputs = f"{n} x {c} x {side} x {side} to {o}", matrices(n, c, side, side)
+        if c >= 16:
+            ours = inferring(lambda rng, c=c, o=o: QuantizedConv2d(kernels(c, o, rng)))
+            yield Row(f"INT8 convolution {name}: im2col, BLAS", partial(im2col, c, o), ours, inputs, 4.0)
+    for n, c, side, o in SHAPES:
+        name, inputs = f"{n} x {c} x {side} x {side} to {o}", matrices(n, c, side, side)
+        if torch is not None:
+            theirs, ours = partial(channels_last, c, o), partial(fused, c, o)
+            yield Row(
+                f"FP32 convolution {name}: torch",
+                theirs,
+                ours,
+                inputs,
+                1.0,
+                OutputsMatch(rtol=1e-3, atol=1e-3),
+            )
+
+
+def pruned(sparsity: float, rng: np.random.Generator) -> tt.Linear:
+    """A layer of which this share of weights is zero."""
+    layer = linear(1024, rng)
+    return magnitude_prune(layer, sparsity)
+
+
+def sparse_rows() -> Iterator[Row]:
+    """Products with pruned weights, batch 32: against dense BLAS, and against scipy.sparse."""
+    from scipy import sparse
+
+    def dense(sparsity: float, rng: np.random.Generator) -> Callable[..., Any]:
+        layer = pruned(sparsity, rng)
+        weight, bias = layer.weight.data, layer.bias.data
+        return lambda x: x @ weight + bias
+
+    def scipy(sparsity: float, rng: np.random.Generator) -> Callable[..., Any]:
+        layer = pruned(sparsity, rng)
+        weight, bias = sparse.csr_array(layer.weight.data.T), layer.bias.data
+        return lambda x: (weight @ np.ascontiguousarray(x.T)).T + bias
+
+    same = OutputsMatch(rtol=1e-3, atol=1e-3)
+    for sparsity, goal in ((0.8, 2.0), (0.9, 4.0), (0.95, 6.5)):
+        ours = inferring(lambda rng, s=sparsity: SparseLinear.from_linear(pruned(s, rng)))
+        name, inputs = f"1024x1024, {sparsity:.0%} zeros, batch 32", matrices(32, 1024)
+        yield Row(f"sparse {name}: dense BLAS", partial(dense, sparsity), ours, inputs, goal, same)
+        yield Row(f"sparse {name}: scipy.sparse", partial(scipy, sparsity), ours, inputs, 2.0, same)
+
+
+# Layers, width, heads, tokens there are.
+MEDIUM, LARGE = (4, 256, 8, 1024), (6, 384, 6, 4096)
+
+
+def gpt(sizes: tuple[int, int, int, int], rng: np.random.Generator, longest: int = 200) -> tt.GPT:
+    """A language model."""
+    layers, width, heads, vocabulary = sizes
+    return tt.GPT(vocabulary, width, layers, heads, max_seq_len=longest, rng=rng).eval()
+
+
+def reading(sizes: tuple[int, int, int, int], cached: bool, plain: bool, rng: np.random.Generator) -> Any:
+    """Read 200 tokens one after the other, as generation does; the scores after the last are returned."""
+    model = gpt(sizes, rng)
+    cache, steps = enable_kv_cache(model) if cached else None, inference.steps_of(model)
+
+    def run(ids: Any) -> Any:
+        if cache is not None:
+            cache.begin(1)
+        with tt.no_grad():
+            for length in range(1, 201):
+                if plain:
+                    scores = model(ids[:, :length]).data[:, -1]
+                elif cache is not None:
+                    scores = steps.logits(ids[:, length - 1 : length], length - 1, cache, last_only=True)
+                else:
+                    scores = steps.logits(ids[:, :length], 0, None, last_only=True)
+        return scores.reshape(1, -1)
+
+    return run
+
+
+def step_200(sizes: tuple[int, int, int, int], small: bool, rng: np.random.Generator) -> Any:
+    """The 200th token of a model with a cache."""
+    model = gpt(sizes, rng)
+    context = rng.integers(0, sizes[3], (1, 200))
+    model = quantize_model(model) if small else model
+    enable_kv_cache(model)
+    with tt.no_grad():
+        model(context)
+
+    def run(ids: Any) -> Any:
+        with tt.no_grad():
+            return model(ids, start_pos=199).data.reshape(1, -1)
+
+    return run
+
+
+def weight_products(sizes: tuple[int, int, int, int], rng: np.random.Generator) -> Any:
+    """One row times every matrix of the model, and nothing else."""
+    model = gpt(sizes, rng)
+    weights = [layer.weight.data for _, layer in model.named_layers() if isinstance(layer, tt.Linear)]
+    rows = [rng.standard_normal((1, len(weight)), dtype=np.float32) for weight in weights]
+    outs = [np.empty((1, weight.shape[1]), np.float32) for weight in weights]
+
+    def run(ids: Any) -> Any:
+        del ids
+        for row, weight, out in zip(rows, weights, outs, strict=True):
+            np.dot(row, weight, out=out)
+        return outs[-1]
+
+    return run
+
+
+def torch_step(sizes: tuple[int, int, int, int], rng: np.random.Generator) -> Any:
+    """The 200th token in torch eager: scaled dot-product attention over a cache that is allocated once."""
+    model = gpt(sizes, rng)
+    context = rng.integers(0, sizes[3], (1, 200))
+    _, width, heads, _ = sizes
+    functional = torch.nn.functional
+
+    def tensor(parameter: Any) -> Any:
+        return torch.from_numpy(parameter.data.copy())
+
+    def matrix(layer: Any) -> tuple[Any, Any]:
+        return tensor(layer.weight).T.contiguous(), tensor(layer.bias)
+
+    def norm(layer: Any) -> tuple[Any, ...]:
+        return (width,), tensor(layer.gamma), tensor(layer.beta), layer.eps
+
+    blocks = [
+        (
+            norm(b.ln1), *(matrix(p) for p in (b.attention.q_proj, b.attention.k_proj, b.attention.v_proj)),
+            matrix(b.attention.out_proj), norm(b.ln2), matrix(b.mlp.linear1), matrix(b.mlp.linear2),
+            torch.zeros(1, heads, 200, width // heads), torch.zeros(1, heads, 200, width // heads),
+        )
+        for b in model.blocks
+    ]  # fmt: skip
+    embedding, position = tensor(model.token_embedding.weight), tensor(model.position_embedding.weight)
+    final, head = norm(model.ln_f), matrix(model.lm_head)
+
+    def step(token: Any, t: int) -> Any:
+        x = embedding[token] + position[t]
+        for ln1, q, k, v, out, ln2, first, second, keys, values in blocks:
+            h = functional.layer_norm(x, *ln1)
+            asked, key, value = (
+                functional.linear(h, *p).view(1, 1, heads, -1).transpose(1, 2) for p in (q, k, v)
+            )
+            keys[:, :, t : t + 1], values[:, :, t : t + 1] = key, value
+            a = functional.scaled_dot_product_attention(asked, keys[:, :, : t + 1], values[:, :, : t + 1])
+            x = x + functional.linear(a.transpose(1, 2).reshape(1, 1, width), *out)
+            h = functional.linear(functional.layer_norm(x, *ln2), *first)
+            x = x + functional.linear(functional.gelu(h, approximate="tanh"), *second)
+        return functional.linear(functional.layer_norm(x, *final), *head)
+
+    with torch.inference_mode():
+        for t in range(200):
+            step(torch.from_numpy(context[:, t : t + 1]), t)
+
+    def run(ids: Any) -> Any:
+        with torch.inference_mode():
+            return step(torch.from_numpy(ids), 199).numpy().reshape(1, -1)
+
+    return run
+
+
+def cache_rows() -> Iterator[Row]:
+    """Generation with a KV cache."""
+    close = OutputsMatch(rtol=1e-3, atol=1e-3)
+
+    def prompts(length: int, sizes: tuple[int, int, int, int]) -> Inputs:
+        return lambda rng: (rng.integers(0, sizes[3], (1, length)),)
+
+    whole = prompts(200, MEDIUM)
+    cached = partial(reading, MEDIUM, True, False)
+    for name, plain, goal in (("fused recompute", False, 15.0), ("plain recompute", True, 40.0)):
+        theirs = partial(reading, MEDIUM, False, plain)
+        yield Row(f"200 tokens, 4 layers of 256: {name}", theirs, cached, whole, goal, close)
+    one = prompts(1, LARGE)
+    # The goal is a step of at most 1.35 times its products: at least 1 / 1.35 of their speed.
+    ours = partial(step_200, LARGE, False)
+    yield Row(
+        "step 200, 6 layers of 384: its products", partial(weight_products, LARGE), ours, one, 1 / 1.35, None
+    )
+    if torch is not None:
+        for sizes, what in ((MEDIUM, "4 layers of 256"), (LARGE, "6 layers of 384")):
+            theirs, one = partial(torch_step, sizes), prompts(1, sizes)
+            yield Row(f"step 200, {what}: torch", theirs, partial(step_200, sizes, False), one, 1.05, close)
+            yield Row(
+                f"INT8 step 200, {what}: torch FP32", theirs, partial(step_200, sizes, True), one, 2.0,
+                OutputsMatch(relative_l2=0.1),
+            )  # fmt: skip
+
+
+def print_sizes(_: float) -> None:
+    """Bytes of pruned layers as they are stored: no clock is needed."""
+    for sparsity in (0.8, 0.9, 0.95):
+        dense = tt.Linear(1024, 1024, rng=np.random.default_rng(0))
+        n_bytes = sum(parameter.data.nbytes for parameter in dense.parameters())
+        layer = magnitude_prune(dense, sparsity)
+        for values, goal in (("float32", None), ("int8", 22.0 if sparsity == 0.95 else None)):
+            ratio = n_bytes / SparseLinear.from_linear(layer, values=values).stored_bytes
+            met = "" if goal is None else f"  goal {goal:g}x: {'met' if ratio >= goal else 'missed'}"
+            print(f"{f'1024x1024, {sparsity:.0%} zeros, {values}: dense bytes':60} {ratio:6.2f}x{met}")
+
+
+_FIRST_USE = {
+    "INT8 linear": "from tinytorch.kernels import int8; int8.integer_kernel()",
+    "INT8 convolution": "from tinytorch.kernels import int8_images as i; i.image_kernel(i.chosen_way())",
+    "attention of a cached step": "from tinytorch.kernels import decoding as d; d._attend_kernel('float32')",
+    "convolution": "from tinytorch.kernels import implicit as i; i._correlate_kernel()",
+    "GELU": "from tinytorch.kernels import gelu as g; g._forward_kernel()",
+}
+
+
+def print_first_use(_: float) -> None:
+    """Seconds from NumPy's import in a fresh interpreter to a kernel that is tested, with a warm cache."""
+    for name, code in _FIRST_USE.items():
+        script = f"import time, numpy; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+        runs = []
+        for _ in range(6):
+            done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603
+            runs.append(float(done.stdout))
+        warm = sorted(runs[1:])
+        met = "met" if warm[-1] <= 0.4 else "missed"
+        what = f"first use of {name}, seconds"
+        print(f"{what:60} {warm[2]:6.2f} [{warm[0]:.2f}, {warm[-1]:.2f}]  goal 0.4: {met}")
+
+
+def print_rows(rows: Callable[[], Iterator[Row]], budget_s: float) -> None:
+    """Measure, and print a line for each row."""
+    for row in rows():
+        result = PerformanceComparator(budget_s=budget_s).compare_implementations(
+            Implementation("theirs", row.theirs),
+            Implementation("ours", row.ours),
+            inputs=row.inputs,
+            outputs=row.outputs,
+        )
+        ratio = f"{result.speedup:6.2f}x [{result.speedup_low:.2f}, {result.speedup_high:.2f}]"
+        met = (
+            "met"
+            if result.speedup_low >= row.goal
+            else "missed"
+            if result.speedup_high < row.goal
+            else "open"
+        )
+        differs = "" if row.outputs is None or result.outputs.matched else "  OUTPUTS DIFFER"
+        print(
+            f"{row.what:60} {ratio:24} {result.noise_grade:2}  goal {row.goal:.3g}x: {met}{differs}",
+            flush=True,
+        )
+
+
+TABLES: dict[str, Callable[[float], None]] = {
+    "int8": partial(print_rows, int8_rows),
+    "conv": partial(print_rows, conv_rows),
+    "sparse": partial(print_rows, sparse_rows),
+    "sizes": print_sizes,
+    "cache": partial(print_rows, cache_rows),
+    "first-use": print_first_use,
+}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "tables", nargs="*", metavar="TABLE", help=f"any of {', '.join(TABLES)} (default: all)"
+    )
+    parser.add_argument("--budget", type=float, default=1.0, help="seconds for each comparison (default: 1)")
+    options = parser.parse_args()
+    unknown = [name for name in options.tables if name not in TABLES]
+    if unknown:
+        parser.error(f"unknown table {', '.join(unknown)}; there are {', '.join(TABLES)}")
+    if torch is not None:
+        torch.set_num_threads(1)
+    for name, library in (("torch", torch), ("onnxruntime", onnxruntime)):
+        if library is None:
+            print(f"{name} is not installed: its lines are left out")
+    print(f"INT8 kernel: {int8.describe()}")
+    print(f"{'':60} {'their time / ours':24}")
+    for name in options.tables or TABLES:
+        TABLES[name](options.budget)
+
+
+if __name__ == "__main__":
+    main()
