@@ -20,8 +20,9 @@ from tinytorch.core.attention import MultiHeadAttention, causal_mask
 from tinytorch.core.autograd import recording
 from tinytorch.core.layers import LayerNorm, Linear
 from tinytorch.kernels import decoding, int8, softmax
+from tinytorch.kernels.decoding import BlockWeights
 from tinytorch.kernels.int8 import Packed, Range
-from tinytorch.kernels.products import product
+from tinytorch.kernels.products import ACTIVE, product
 
 Array = NDArray[np.float32]
 
@@ -77,6 +78,17 @@ class Block:
     ln1: LayerNorm
     ln2: LayerNorm
 
+    def weights(self) -> BlockWeights:
+        """Return the arrays of plain layers, as they are now."""
+        ln1, ln2 = self.ln1, self.ln2
+        return BlockWeights(
+            ln1.gamma._array, ln1.beta._array, ln1.eps, self.query.layer.weight._array,
+            self.key.layer.weight._array, self.value.layer.weight._array, self.query.bias, self.key.bias,
+            self.value.bias, self.out.layer.weight._array, self.out.bias, ln2.gamma._array, ln2.beta._array,
+            ln2.eps, self.first.layer.weight._array, self.first.bias, self.second.layer.weight._array,
+            self.second.bias,
+        )  # fmt: skip
+
 
 class Steps:
     """The steps of a GPT; its weights are looked at anew in each, its layers by `steps_of`."""
@@ -85,6 +97,8 @@ class Steps:
         self.parts = _parts(model)
         self.model = weakref.proxy(model)
         self.blocks = blocks
+        layers = ((b.query, b.key, b.value, b.out, b.first, b.second) for b in blocks)
+        self.plain = all(projection.live for block in layers for projection in block)
         self.head = Projection(model.lm_head)
 
     def logits(self, ids: NDArray[np.intp], start: int, cache: Any, last_only: bool) -> Array:
@@ -103,6 +117,12 @@ class Steps:
         x = x.reshape(batch * length, model.embed_dim)
         added: Array | None = None
         bias = x[0]
+        alone = len(x) == 1 and cache is not None and cache.dtype == "float32" and self.plain
+        if alone and ACTIVE.get() is np.matmul and self._one(x, cache):
+            cache.advance()
+            scores = self.head(_normalized(x, None, bias, model.ln_f))
+            scores += self.head.bias
+            return scores.reshape(1, 1, -1)
         for index, block in enumerate(self.blocks):
             h = _normalized(x, added, bias, block.ln1)
             added, bias = block.out(self._attended(block, index, h, batch, cache)), block.out.bias
@@ -116,6 +136,16 @@ class Steps:
         scores = self.head(_normalized(x, added, bias, model.ln_f))
         scores += self.head.bias
         return scores.reshape(batch, length, -1)
+
+    def _one(self, x: Array, cache: Any) -> bool:
+        """Put one position of one sequence through all blocks; return whether kernels for it are there."""
+        slot, valid = cache.length % cache.capacity, min(cache.length + 1, cache.capacity)
+        for index, block in enumerate(self.blocks):
+            stored = cache.keys[index], cache.values[index], cache.scales[index]
+            if not decoding.block_step(x, block.weights(), stored, slot, valid):
+                return False
+            cache._written[index] = cache.length + 1
+        return True
 
     def _attended(self, block: Block, index: int, h: Array, batch: int, cache: Any) -> Array:
         rows, biases = _queries_keys_values(block, h)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +135,74 @@ def byte_scales(vectors: Array) -> Array:
     return np.where(largest > 0, largest / np.float32(127), np.float32(1))
 
 
+def block_step(
+    x: Array, weights: BlockWeights, cache: tuple[Array, Array, Array], slot: int, valid: int
+) -> bool:
+    """Put one position of one sequence through a whole transformer block, in place; return whether it was.
+
+    Not where kernels cannot be compiled; then nothing was changed.
+
+    Args:
+        x: contiguous float32, shape (1, d).
+        weights: of the block.
+        cache: keys and values (1, heads, capacity, head_dim) in float32, and an empty array.
+        slot: where the position goes.
+        valid: how many slots, from the first on, are looked at.
+
+    Raises:
+        ValueError: shapes do not fit each other.
+    """
+    kernel = _block_kernel()
+    if kernel is None:
+        return False
+    keys, values, scales = cache
+    d = x.shape[1]
+    _, heads, capacity, width = keys.shape
+    if x.shape != (1, d) or heads * width != d or keys.shape != values.shape or len(keys) != 1 or scales.size:
+        raise ValueError(f"`x` of shape {x.shape} does not fit a cache of shape {keys.shape}")
+    if not 0 <= slot < valid <= capacity:
+        raise ValueError(f"slot {slot} and {valid} slots do not fit into a cache of {capacity}")
+    if not weights.fit(d):
+        raise ValueError(f"the weights of a block do not fit {d} numbers")
+    kernel(x, *weights[:9], keys, values, scales, slot, valid, *weights[9:])
+    return True
+
+
+class BlockWeights(NamedTuple):
+    """All numbers of a transformer block, in the order in which they are used."""
+
+    gamma: Array
+    beta: Array
+    eps: float
+    query: Array
+    key: Array
+    value: Array
+    query_bias: Array
+    key_bias: Array
+    value_bias: Array
+    out: Array
+    out_bias: Array
+    second_gamma: Array
+    second_beta: Array
+    second_eps: float
+    first: Array
+    first_bias: Array
+    last: Array
+    last_bias: Array
+
+    def fit(self, d: int) -> bool:
+        """Return whether all sizes fit rows of `d` numbers."""
+        hidden = self.first_bias.size
+        return (
+            self.query.shape == self.key.shape == self.value.shape == self.out.shape == (d, d)
+            and self.first.shape == (d, hidden)
+            and self.last.shape == (hidden, d)
+            and d == self.gamma.size == self.beta.size == self.second_gamma.size == self.second_beta.size
+            and d == self.query_bias.size == self.key_bias.size == self.value_bias.size
+            and d == self.out_bias.size == self.last_bias.size
+        )
+
+
 _MATRIX, _VECTOR = "float32[:, ::1]", "float32[::1]"
 
 
@@ -170,6 +238,20 @@ def _attend_kernel(kind: str) -> Kernel | None:
     )
     agrees = _attend_agrees_int8 if kind == "int8" else _attend_agrees
     return compiled_or_none(attend_body(int(kind == "int8")), signature, agrees)
+
+
+@functools.cache
+def _block_kernel() -> Kernel | None:
+    if not enabled():
+        return None
+    from tinytorch.kernels.decoding_compiled import block_step as body
+
+    four = "float32[:, :, :, ::1]"
+    signature = ", ".join(
+        [_MATRIX, _VECTOR, _VECTOR, "float64"] + [_MATRIX] * 3 + [_VECTOR] * 3 + [four] * 3 + ["intp", "intp"]
+        + [_MATRIX, _VECTOR, _VECTOR, _VECTOR, "float64", _MATRIX, _VECTOR, _MATRIX, _VECTOR]
+    )  # fmt: skip
+    return compiled_or_none(body, f"void({signature})", _block_agrees)
 
 
 def _normalize_agrees(kernel: Kernel) -> bool:
@@ -216,3 +298,34 @@ def _same_attention(kernel: Kernel, kind: type) -> bool:
     expected = attend_reference(rows, biases, *theirs, 4, 7)
     stored = all(np.allclose(a, b, rtol=1e-5, atol=1) for a, b in zip(mine, theirs, strict=True))
     return stored and np.allclose(out, expected, rtol=1e-3, atol=1e-2 if kind is np.int8 else 1e-4)
+
+
+def _block_agrees(kernel: Kernel) -> bool:
+    rng = np.random.default_rng(0)
+    d, hidden, heads, capacity = 22, 37, 2, 9
+
+    def some(*shape: int) -> Array:
+        return rng.standard_normal(shape, np.float32) / np.float32(math.sqrt(shape[0]))
+
+    w = BlockWeights(
+        some(d), some(d), 1e-5, some(d, d), some(d, d), some(d, d), some(d), some(d), some(d), some(d, d),
+        some(d), some(d), some(d), 1e-5, some(d, hidden), some(hidden), some(hidden, d), some(d),
+    )  # fmt: skip
+    x, keys, values = some(1, d), some(1, heads, capacity, d // heads), some(1, heads, capacity, d // heads)
+    mine, theirs = ((x.copy(), keys.copy(), values.copy()) for _ in range(2))
+    nothing = np.zeros((0, 0, 0, 0), np.float32)
+    kernel(mine[0], *w[:9], mine[1], mine[2], nothing, 3, 7, *w[9:])
+    block_reference(theirs[0], w, (theirs[1], theirs[2], nothing), 3, 7)
+    return all(np.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(mine, theirs, strict=True))
+
+
+def block_reference(
+    x: Array, w: BlockWeights, cache: tuple[Array, Array, Array], slot: int, valid: int
+) -> None:
+    """`block_step` in NumPy."""
+    h = add_normalized_reference(x, None, w.out_bias, w.gamma, w.beta, w.eps)
+    rows, biases = (h @ w.query, h @ w.key, h @ w.value), (w.query_bias, w.key_bias, w.value_bias)
+    added = attend_reference(rows, biases, *cache, slot, valid) @ w.out
+    h = add_normalized_reference(x, added, w.out_bias, w.second_gamma, w.second_beta, w.second_eps)
+    x += biased_gelu_reference(h @ w.first, w.first_bias) @ w.last
+    x += w.last_bias

@@ -33,6 +33,7 @@ def _exp(value: Any) -> Any:
     return power if t > -_FARTHEST else np.float32(0)
 
 
+@register_jitable
 def add_normalized(x: Any, added: Any, bias: Any, gamma: Any, beta: Any, eps: float, out: Any) -> None:
     """Add `added` and `bias` to `x` in place, unless there are none, and normalise each row into `out`."""
     rows, d = x.shape
@@ -55,6 +56,7 @@ def add_normalized(x: Any, added: Any, bias: Any, gamma: Any, beta: Any, eps: fl
             result[j] = (row[j] - mean) * scale * gamma[j] + beta[j]
 
 
+@register_jitable
 def biased_gelu(x: Any, bias: Any) -> None:
     """Replace each element of the rows of `x` by GELU of it plus its bias."""
     rows, d = x.shape
@@ -133,3 +135,60 @@ def _store_bytes(row: Any, bias: Any, first: int, out: Any) -> Any:
     for j in range(out.size):
         out[j] = np.int8(np.rint((row[first + j] + bias[first + j]) / scale))
     return scale
+
+
+_attend_floats: Any = register_jitable(attend_body(0))
+
+
+def block_step(
+    x: Any, gamma: Any, beta: Any, eps: float, query: Any, key: Any, value: Any, query_bias: Any,
+    key_bias: Any, value_bias: Any, keys: Any, values: Any, scales: Any, slot: int, valid: int, out: Any,
+    out_bias: Any, second_gamma: Any, second_beta: Any, second_eps: float, first: Any, first_bias: Any,
+    last: Any, last_bias: Any,
+) -> None:  # fmt: skip
+    """Put one position of one sequence, x of shape (1, d), through a transformer block, in place."""
+    d, hidden = x.shape[1], first.shape[1]
+    rows, inner = np.empty((5, 1, d), np.float32), np.empty((1, hidden), np.float32)
+    none = np.empty((0, d), np.float32)
+    add_normalized(x, none, out_bias, gamma, beta, eps, rows[0])
+    _times(rows[0, 0], query, rows[1, 0])
+    _times(rows[0, 0], key, rows[2, 0])
+    _times(rows[0, 0], value, rows[3, 0])
+    _attend_floats(
+        rows[1],
+        rows[2],
+        rows[3],
+        query_bias,
+        key_bias,
+        value_bias,
+        keys,
+        values,
+        scales,
+        slot,
+        valid,
+        rows[4],
+    )
+    _times(rows[4, 0], out, rows[0, 0])
+    add_normalized(x, rows[0], out_bias, second_gamma, second_beta, second_eps, rows[1])
+    _times(rows[1, 0], first, inner[0])
+    biased_gelu(inner, first_bias)
+    _times(inner[0], last, rows[0, 0])
+    for j in range(d):
+        x[0, j] += rows[0, 0, j] + last_bias[j]
+
+
+@register_jitable
+def _times(row: Any, weight: Any, out: Any) -> None:
+    """Multiply a row by a matrix, read once from its beginning to its end: as fast as memory is."""
+    count, width = weight.shape
+    out[:] = 0
+    whole = count - count % 4
+    for k in range(0, whole, 4):
+        a, b, c, e = row[k], row[k + 1], row[k + 2], row[k + 3]
+        one, two, three, four = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
+        for j in range(width):
+            out[j] += a * one[j] + b * two[j] + (c * three[j] + e * four[j])
+    for k in range(whole, count):
+        a, one = row[k], weight[k]
+        for j in range(width):
+            out[j] += a * one[j]
