@@ -19,6 +19,7 @@ from tinytorch.core.activations import GELU
 from tinytorch.core.attention import MultiHeadAttention, causal_mask
 from tinytorch.core.autograd import recording
 from tinytorch.core.layers import LayerNorm, Linear
+from tinytorch.core.tensor import OBSERVER
 from tinytorch.kernels import decoding, int8, softmax
 from tinytorch.kernels.decoding import BlockWeights
 from tinytorch.kernels.int8 import Packed, Range
@@ -110,6 +111,14 @@ class Steps:
             cache: a KVCache that holds `start` positions, or None; the new ones are put into it.
             last_only: whether only the last position meets the head.
         """
+        observer = OBSERVER.get()
+        if observer is None:
+            return self._logits(ids, start, cache, last_only)
+        options = {"steps": self, "start": start, "cache": cache, "last_only": last_only}
+        scores: Array = observer.operation(fused_step, [ids], options)[0]
+        return scores
+
+    def _logits(self, ids: NDArray[np.intp], start: int, cache: Any, last_only: bool) -> Array:
         model = self.model
         batch, length = ids.shape
         x = model.token_embedding.weight._array[ids]
@@ -166,6 +175,13 @@ class Steps:
             start = earlier[0].shape[2]
             k, v = (np.concatenate([old, new], axis=2) for old, new in zip(earlier, (k, v), strict=True))
         return _attention(q, k, v, causal_mask(q.shape[2], start, cache.window))
+
+
+def fused_step(
+    ids: NDArray[np.intp], *, steps: Steps, start: int, cache: Any, last_only: bool
+) -> tuple[Array, tuple[()]]:
+    """Rule of `Steps.logits`, for those who observe operations; there is nothing to differentiate."""
+    return steps._logits(ids, start, cache, last_only), ()
 
 
 _ENABLED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()

@@ -11,7 +11,7 @@ import numpy as np
 from tinytorch.core.autograd import Array, Vjp, Vjps
 from tinytorch.core.checks import fraction, positive, positive_int
 from tinytorch.core.random import generator, spawned
-from tinytorch.core.tensor import Parameter, Tensor, apply, as_tensor
+from tinytorch.core.tensor import OBSERVER, Parameter, Tensor, apply, as_tensor
 from tinytorch.kernels import FloatArray, layernorm
 from tinytorch.kernels.products import product
 
@@ -32,7 +32,11 @@ class Layer:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the output; see `forward`."""
-        return self.forward(*args, **kwargs)
+        observer = OBSERVER.get()
+        if observer is None:
+            return self.forward(*args, **kwargs)
+        result: Tensor = observer.layer(self, args, kwargs)
+        return result
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the output; subclasses say of what."""

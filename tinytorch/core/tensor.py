@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ from tinytorch.kernels.memory import keep_freed_memory
 
 # Every operation makes new arrays, and almost all of them are as large as some that were just freed.
 keep_freed_memory()
+
+#: runs operations and layers and takes notes, or is None; for this thread, or this asynchronous task. Set by
+#: `tinytorch.perf.profiling`.
+OBSERVER: ContextVar[Any] = ContextVar("observer", default=None)
 
 
 class Tensor:
@@ -405,7 +410,8 @@ def apply(rule: Rule, *inputs: Any, **options: Any) -> Tensor:
         else:
             arrays.append(x)
             parents.append(None)
-    out, vjps = rule(*arrays, **options)
+    observer = OBSERVER.get()
+    out, vjps = rule(*arrays, **options) if observer is None else observer.operation(rule, arrays, options)
     result = wrap(out)
     if out.base is not None:
         result._source = _source_of(out, inputs)

@@ -1,0 +1,205 @@
+"""The profiler: which operations and which layers take the time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Self
+
+from tinytorch.core.checks import positive_int
+from tinytorch.core.tensor import OBSERVER
+from tinytorch.perf.profiling import inspection, passes, rows
+from tinytorch.perf.profiling.flops import FLOPCount, FLOPCounter
+from tinytorch.perf.profiling.machine import Machine
+from tinytorch.perf.profiling.overhead import overhead_per_record_us
+from tinytorch.perf.profiling.portions import unknown_names
+from tinytorch.perf.profiling.recording import Log, Recorder
+from tinytorch.perf.profiling.roofline import Roofline, roofline
+from tinytorch.perf.profiling.rows import Row
+from tinytorch.perf.profiling.table import table
+from tinytorch.perf.profiling.timer import RUNNING, TRACING
+from tinytorch.perf.profiling.trace import write_chrome_trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Profiler:
+    """Records every operation and every layer that runs in a `with` block.
+
+    Recorded is this thread, or this asynchronous task, alone. A block adds to what earlier ones recorded.
+    Profilers nest, and each sees all that runs in its block. About half a kilobyte is kept for each record.
+
+    Args:
+        counter: has the formulas of FLOPs; those of `formulas` unless given.
+
+    Raises:
+        RuntimeError: on entering, inside `with MemoryProfiler()`, which makes everything slower.
+    """
+
+    def __init__(self, counter: FLOPCounter | None = None) -> None:
+        self._counter = counter
+        self._log = Log()
+        self._recorder: Recorder | None = None
+        self._depth = 0
+        self._elapsed_ns = 0
+        self._entered_ns = 0
+
+    def __enter__(self) -> Self:
+        if TRACING:
+            raise RuntimeError(
+                "a Profiler cannot run inside `with MemoryProfiler()`: tracing memory makes everything "
+                "slower; measure time and memory in two runs"
+            )
+        self._depth += 1
+        if self._depth == 1:
+            RUNNING.append(None)
+            self._recorder = OBSERVER.get()
+            if self._recorder is None:
+                self._recorder = Recorder()
+                OBSERVER.set(self._recorder)
+            self._recorder.logs.append(self._log)
+            self._entered_ns = perf_counter_ns()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            assert self._recorder is not None
+            self._elapsed_ns += perf_counter_ns() - self._entered_ns
+            self._recorder.logs.remove(self._log)
+            if not self._recorder.logs:
+                OBSERVER.set(None)
+            self._recorder = None
+            RUNNING.pop()
+
+    @property
+    def counter(self) -> FLOPCounter:
+        """What knows the formulas of FLOPs."""
+        if self._counter is None:  # made where it is wanted, rather than in the block that is measured
+            self._counter = FLOPCounter()
+        return self._counter
+
+    # --- what was recorded
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds that the blocks took in all."""
+        running_ns = perf_counter_ns() - self._entered_ns if self._depth else 0
+        return (self._elapsed_ns + running_ns) / 1e6
+
+    @property
+    def records(self) -> int:
+        """How many operations and calls of layers were recorded."""
+        return len(self._log.events) + len(self._log.spans)
+
+    @property
+    def overhead_ms(self) -> float:
+        """Milliseconds that recording took: the number of records times what one costs here and now."""
+        return self.records * overhead_per_record_us() / 1e3
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Names of layers and operations that do work without a formula, so that `flops` lacks it."""
+        return tuple(sorted(unknown_names(self.counter, self._log)))
+
+    def by_operation(self) -> list[Row]:
+        """Return a row for each operation, and for the own time of each class of layers, slowest first.
+
+        The own time of a layer is what no operation and no other layer takes: work that is no operation,
+        and Python.
+        """
+        return rows.by_operation(self.counter, self._log)
+
+    def by_module(self) -> list[Row]:
+        """Return a row for each class of layers, slowest first; operations belong to who calls them."""
+        return rows.by_module(self.counter, self._log)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return `by_operation()` as a DataFrame with a column for each attribute of a row."""
+        from dataclasses import asdict, fields
+
+        import pandas as pd
+
+        return pd.DataFrame(
+            [asdict(row) for row in self.by_operation()], columns=[field.name for field in fields(Row)]
+        )
+
+    def print_top_operations(self, n: int = 10) -> None:
+        """Print the `n` operations, or layers by their own time, that took longest, and what recording cost.
+
+        Raises:
+            ValueError: `n` is not a positive whole number.
+        """
+        count = positive_int(n, "n")
+        sys.stdout.write(self.report(count))
+
+    def report(self, n: int = 10) -> str:
+        """Return what `print_top_operations` prints."""
+        found = self.by_operation()
+        if not found:
+            return "no operations were recorded\n"
+        return table(found, n) + self._remarks()
+
+    def to_chrome_trace(self, path: str | Path) -> None:
+        """Write all records in the format that Perfetto (ui.perfetto.dev) and chrome://tracing open.
+
+        Raises:
+            ValueError: the folder of `path` does not exist.
+        """
+        write_chrome_trace(self.counter, self._log, path)
+
+    def roofline(self, machine: Machine | None = None) -> Roofline:
+        """Place the operations under the roof of the machine, which is measured now unless given.
+
+        Take `.report()` for a table, `.memory_bound` for names, and `.plot(path)` for a picture.
+        """
+        return roofline(self.by_operation(), machine)
+
+    def _remarks(self) -> str:
+        per_record_us, elapsed_ms = overhead_per_record_us(), self.elapsed_ms
+        cost_ms = self.records * per_record_us / 1e3
+        share = f" or {cost_ms / elapsed_ms:.1%} of {elapsed_ms:.3f} ms" if elapsed_ms else ""
+        text = (
+            f"\nrecording itself: {self.records} records of {per_record_us:.2f} us, {cost_ms:.3f} ms{share}\n"
+        )
+        if self.uncounted:
+            text += f"no FLOPs are known of: {', '.join(self.uncounted)}\n"
+        return text
+
+    # --- questions about a model, each with runs of its own
+
+    @staticmethod
+    def count_parameters(model: Any) -> int:
+        """Return how many numbers training adjusts."""
+        return inspection.count_parameters(model)
+
+    def count_flops(self, model: Any, input_shape: Sequence[int]) -> FLOPCount:
+        """Return what the model takes for one sample; see `FLOPCounter.count`."""
+        return self.counter.count(model, input_shape)
+
+    @staticmethod
+    def measure_memory(model: Any, input_shape: Sequence[int]) -> dict[str, float]:
+        """Return where the memory of a forward pass goes; see `inspection.measure_memory`."""
+        return inspection.measure_memory(model, input_shape)
+
+    @staticmethod
+    def measure_latency(model: Any, input_tensor: Any, warmup: int = 10, iterations: int = 100) -> float:
+        """Return the median milliseconds of a forward pass; see `inspection.measure_latency`."""
+        return inspection.measure_latency(model, input_tensor, warmup, iterations)
+
+    def profile_layer(self, layer: Any, input_shape: Sequence[int]) -> dict[str, Any]:
+        """Return what one layer takes; see `passes.profile_layer`."""
+        return passes.profile_layer(self.counter, layer, input_shape)
+
+    def profile_forward_pass(self, model: Any, input_tensor: Any) -> dict[str, Any]:
+        """Return what a forward pass takes; see `passes.profile_forward_pass`."""
+        return passes.profile_forward_pass(self.counter, model, input_tensor)
+
+    def profile_backward_pass(
+        self, model: Any, input_tensor: Any, loss_fn: Callable[[Any], Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what a step of training takes; see `passes.profile_backward_pass`."""
+        return passes.profile_backward_pass(self.counter, model, input_tensor, loss_fn)
