@@ -1,0 +1,180 @@
+"""What compressing a model did to it: bytes, files, accuracy and latency, before and after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from tinytorch.core.layers import Layer
+from tinytorch.core.models import save_model
+from tinytorch.core.tensor import Tensor
+from tinytorch.core.training import evaluating
+from tinytorch.kernels import FloatArray
+from tinytorch.perf.copies import arrays_of
+from tinytorch.perf.pruning import measure_sparsity
+from tinytorch.perf.sparse import SparseLayer
+
+Evaluate = Callable[[Layer], float]
+#: inputs, and what the model made of them before
+Calibrated = Sequence[tuple[Tensor, FloatArray]]
+
+_FEWEST_CALLS, _LATENCY_BUDGET_S = 5, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStorage:
+    """How one layer is stored.
+
+    Attributes:
+        name: of the layer in the model.
+        layer: its class.
+        format: "dense", "csr" or "bitmask"; "dense" too where a layer has no other form.
+        values: the type of its weights.
+        dense_bytes: what its arrays took before.
+        stored_bytes: what they take now, places and scales included.
+    """
+
+    name: str
+    layer: str
+    format: str
+    values: str
+    dense_bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionReport:
+    """What compressing a model did to it.
+
+    Attributes:
+        sparsity: share of the weights that is zero now.
+        dense_bytes: of all arrays of the model before.
+        stored_bytes: of all arrays of the compressed model.
+        dense_file_bytes: of the saved model before.
+        file_bytes: of the saved compressed model.
+        dense_accuracy: what `evaluate` said before, or None without it.
+        accuracy: what it said after, or None.
+        dense_latency_ms: median time of a call on the calibration data before, or None without data.
+        latency_ms: the same after, or None.
+        output_error: norm of the change of the outputs over their norm, on the calibration data, or None.
+        layers: of every layer that holds arrays.
+    """
+
+    sparsity: float
+    dense_bytes: int
+    stored_bytes: int
+    dense_file_bytes: int
+    file_bytes: int
+    dense_accuracy: float | None
+    accuracy: float | None
+    dense_latency_ms: float | None
+    latency_ms: float | None
+    output_error: float | None
+    layers: tuple[LayerStorage, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Dense bytes over stored bytes."""
+        return self.dense_bytes / self.stored_bytes
+
+    @property
+    def file_ratio(self) -> float:
+        """Bytes of the dense file over those of the compressed one."""
+        return self.dense_file_bytes / self.file_bytes
+
+    def __str__(self) -> str:
+        from tabulate import tabulate
+
+        rows = [
+            ("zeros", None, f"{self.sparsity:.1%}"),
+            ("bytes", self.dense_bytes, self.stored_bytes),
+            ("file bytes", self.dense_file_bytes, self.file_bytes),
+            ("accuracy", self.dense_accuracy, self.accuracy),
+            ("latency, ms", self.dense_latency_ms, self.latency_ms),
+        ]
+        table: str = tabulate(rows, headers=("", "dense", "compressed"), missingval="-")
+        return table
+
+
+def report_on(model: Layer, small: Layer, data: Calibrated, evaluate: Evaluate | None) -> CompressionReport:
+    """Measure a model and its compressed copy; without data or `evaluate` what needs them is None."""
+    dense_latency_ms = latency_ms = output_error = None
+    if data:
+        output_error = _output_error(small, data)
+        dense_latency_ms, latency_ms = (_latency_ms(m, data[0][0]) for m in (model, small))
+    return CompressionReport(
+        sparsity=measure_sparsity(small),
+        dense_bytes=model_bytes(model),
+        stored_bytes=model_bytes(small),
+        dense_file_bytes=_file_bytes(model),
+        file_bytes=_file_bytes(small),
+        dense_accuracy=_scored(model, evaluate),
+        accuracy=_scored(small, evaluate),
+        dense_latency_ms=dense_latency_ms,
+        latency_ms=latency_ms,
+        output_error=output_error,
+        layers=_storage(model, small),
+    )
+
+
+def model_bytes(model: Layer) -> int:
+    """Return the bytes of all arrays that a model holds, each once: weights, buffers, places, scales."""
+    arrays = {id(array): array for _, layer in model.named_layers() for array in arrays_of(layer)}
+    return sum(array.nbytes for array in arrays.values())
+
+
+def _scored(model: Layer, evaluate: Evaluate | None) -> float | None:
+    if evaluate is None:
+        return None
+    with evaluating(model):
+        return float(evaluate(model))
+
+
+def _output_error(small: Layer, data: Calibrated) -> float:
+    change = total = 0.0
+    for batch, expected in data:
+        with evaluating(small):
+            found = small(batch).data
+        change += float(np.square(found - expected, dtype=float).sum())
+        total += float(np.square(expected, dtype=float).sum())
+    return float(np.sqrt(change / total)) if total else 0.0
+
+
+def _latency_ms(model: Layer, batch: Tensor) -> float:
+    """Return the median duration of a call, after one that is not counted."""
+    durations_ns: list[int] = []
+    with evaluating(model):
+        model(batch)
+        end = time.perf_counter() + _LATENCY_BUDGET_S
+        while len(durations_ns) < _FEWEST_CALLS or time.perf_counter() < end:
+            start = time.perf_counter_ns()
+            model(batch)
+            durations_ns.append(time.perf_counter_ns() - start)
+    return float(np.median(durations_ns)) / 1e6
+
+
+def _file_bytes(model: Layer) -> int:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        save_model(model, path)
+        return path.stat().st_size
+
+
+def _storage(model: Layer, small: Layer) -> tuple[LayerStorage, ...]:
+    now = dict(small.named_layers())
+    return tuple(
+        _stored(name, before, now[name]) for name, before in model.named_layers() if arrays_of(before)
+    )
+
+
+def _stored(name: str, before: Layer, after: Layer) -> LayerStorage:
+    form, values = "dense", str(arrays_of(before)[0].dtype)
+    if isinstance(after, SparseLayer):
+        form, values = after.format, str(after.values.dtype)
+    sizes = [sum(array.nbytes for array in arrays_of(layer)) for layer in (before, after)]
+    return LayerStorage(name, type(after).__name__, form, values, *sizes)

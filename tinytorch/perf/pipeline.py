@@ -1,0 +1,124 @@
+"""The whole way to a small model: prune, fine-tune, round to int8, store without zeros, and report."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinytorch.core.checks import positive_int
+from tinytorch.core.layers import Layer, Linear
+from tinytorch.core.spatial import Conv2d
+from tinytorch.core.tensor import Tensor, as_tensor
+from tinytorch.core.training import evaluating
+from tinytorch.kernels import FloatArray
+from tinytorch.perf.compression_report import CompressionReport, report_on
+from tinytorch.perf.copies import copied
+from tinytorch.perf.pruning import SCOPES, MagnitudePruner, checked_sparsity
+from tinytorch.perf.sensitivity import GradualSchedule
+from tinytorch.perf.sparse import SparseConv2d, SparseLinear
+
+FineTune = Callable[..., Any]
+
+
+class ModelCompressor:
+    """Prunes a model, lets it be fine-tuned, and stores its Linear and Conv2d layers without their zeros.
+
+    Args:
+        sparsity: the share of weights to make zero, 0 to 1.
+        quantize: store the weights that are left as int8, with a scale for each output.
+        scope: of the pruning, "layer" or "global"; see `MagnitudePruner`. "global" can empty a layer.
+        steps: with fine-tuning, how many times to prune a little more and train again; see `GradualSchedule`.
+        evaluate: returns the accuracy of a model, for the report.
+
+    Raises:
+        ValueError: `sparsity` lies outside 0 to 1, `steps` is not positive, or there is no such scope.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.95,
+        quantize: bool = True,
+        *,
+        scope: str = "layer",
+        steps: int = 5,
+        evaluate: Callable[[Layer], float] | None = None,
+    ) -> None:
+        if scope not in SCOPES:
+            raise ValueError(f"`scope` must be 'global' or 'layer', got {scope!r}")
+        self.sparsity = checked_sparsity(sparsity, "sparsity")
+        self.quantize = quantize
+        self.scope = scope
+        self.steps = positive_int(steps, "steps")
+        self.evaluate = evaluate
+
+    def compress(
+        self, model: Layer, calibration_data: Any = None, fine_tune: FineTune | None = None
+    ) -> tuple[Layer, CompressionReport]:
+        """Return a new, compressed model and what it cost; the old one stays as it is.
+
+        Args:
+            model: must hold a Linear or a Conv2d; weights of other layers are pruned too, but stored as they
+                are.
+            calibration_data: inputs, a Tensor, an array or a list of them: outputs and latency are measured
+                on them. Nothing else depends on them.
+            fine_tune: trains a model, called as `fine_tune(model, pruner)` or `fine_tune(model)` after each
+                step of pruning. Call `pruner.apply_masks()` after each update in it; what is not held at zero
+                there is cut off again at its end.
+
+        Raises:
+            ValueError: `model` holds neither, or `calibration_data` is empty, not finite or does not fit.
+        """
+        if not isinstance(model, Layer):
+            raise ValueError(f"`model` must be a Layer, got {type(model).__name__}")
+        if not any(type(layer) in (Linear, Conv2d) for _, layer in model.named_layers()):
+            raise ValueError(
+                "`model` must hold a Linear or a Conv2d, got neither: there is nothing to compress"
+            )
+        data = _calibrated(model, calibration_data)
+        small = _stored_sparse(self._pruned(model, fine_tune), "int8" if self.quantize else "float32")
+        return small, report_on(model, small, data, self.evaluate)
+
+    def _pruned(self, model: Layer, fine_tune: FineTune | None) -> Layer:
+        pruner = MagnitudePruner(copied(model), self.sparsity, self.scope)
+        if fine_tune is None:
+            return pruner.prune()
+        arguments = (pruner.model, pruner) if _takes_two(fine_tune) else (pruner.model,)
+        for sparsity in GradualSchedule(self.sparsity, self.steps).sparsities:
+            pruner.prune(sparsity)
+            fine_tune(*arguments)
+            pruner.apply_masks()
+        return pruner.model.train(model.training)
+
+
+def _stored_sparse(model: Layer, values: str) -> Layer:
+    instead: dict[Layer, Layer] = {}
+    for _, layer in model.named_layers():
+        if type(layer) is Linear:
+            instead[layer] = SparseLinear.from_linear(layer, values=values)
+        elif type(layer) is Conv2d:
+            instead[layer] = SparseConv2d.from_conv2d(layer, values=values)
+    return copied(model, instead)
+
+
+def _takes_two(function: FineTune) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    return True
+
+
+def _calibrated(model: Layer, data: Any) -> list[tuple[Tensor, FloatArray]]:
+    """Return the batches with what the model makes of them, which tells now whether they fit."""
+    if data is None:
+        return []
+    batches = [as_tensor(item, "calibration_data") for item in (data if isinstance(data, list) else [data])]
+    if not batches or any(batch.size == 0 for batch in batches):
+        raise ValueError("`calibration_data` must hold at least one input, but it, or a part of it, is empty")
+    if not all(np.isfinite(batch.data).all() for batch in batches):
+        raise ValueError("`calibration_data` must be finite, got NaN or infinity")
+    with evaluating(model):
+        return [(batch, model(batch).data) for batch in batches]
