@@ -40,8 +40,18 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray[Any, Any]], m
 
     text = json.dumps(metadata, default=_plain)
     header = {"format": _FORMAT, "metadata": text, "sha256": _NO_DIGEST}
-    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, header)
+    content = _in_order(save({name: np.asarray(array, order="C") for name, array in arrays.items()}, header))
     _write(Path(os.path.realpath(path)), _with_digest(content, hashlib.sha256(content).hexdigest()))
+
+
+def _in_order(content: bytes) -> bytes:
+    """Return a file with its metadata in order, so that the same model gives the same bytes."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the arrays stay aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def read_arrays(path: str | Path) -> tuple[Arrays, Any]:

@@ -10,12 +10,14 @@ so import it only where a kernel is compiled.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
+from numba.core.registry import cpu_target
 
 from tinytorch.kernels.llvm import (
     BYTE,
@@ -69,18 +71,20 @@ VARIANTS = (
 PANEL = 16
 
 
-def host_features() -> frozenset[str]:
-    """Return LLVM's names of what this processor has and the system lets programs use."""
-    try:
-        found = dict(binding.get_host_cpu_features())
-    except RuntimeError:  # LLVM does not know this processor
-        return frozenset()
-    return frozenset(name for name, present in found.items() if present)
+@functools.cache
+def target_features() -> frozenset[str]:
+    """Return LLVM's names of what the processor has that numba compiles for, and the system lets one use.
+
+    Usually that is this one; environment variables of numba may say otherwise, and LLVM ends the process
+    where it is asked for an instruction that its target lacks.
+    """
+    features: str = cpu_target.target_context.codegen().magic_tuple()[2]
+    return frozenset(name[1:] for name in features.split(",") if name.startswith("+"))
 
 
 def runs_here(variant: Variant) -> bool:
-    """Return whether this processor has the instructions."""
-    return any(host_features().issuperset(group) for group in variant.features)
+    """Return whether the processor has the instructions."""
+    return any(target_features().issuperset(group) for group in variant.features)
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]

@@ -118,6 +118,11 @@ def _sparse_product(shapes: Shapes, _: Shape, options: Options) -> Work:
     return products(math.prod(shapes[0][:-1]) * options["layer"].values.size)
 
 
+def _sparse_convolution(_: Shapes, out: Shape, options: Options) -> Work:
+    """Every position of every image meets the weights that are stored, not zeros."""
+    return products(out[0] * math.prod(out[2:]) * options["layer"].values.size)
+
+
 def _fused_step(shapes: Shapes, out: Shape, options: Options) -> Work:
     """A pass of a GPT over new tokens, after others that a cache holds: that of its layers, added up."""
     assert shapes[0]
@@ -191,6 +196,7 @@ ELSEWHERE: dict[str, OperationFormula] = {
     "tinytorch.perf.quantization.layers.quantized_linear": _product,
     "tinytorch.perf.quantization.layers.quantized_convolution": _int8_convolution,
     "tinytorch.perf.sparse.sparse_linear": _sparse_product,
+    "tinytorch.perf.sparse.sparse_convolution": _sparse_convolution,
 }
 
 #: of layers whose operations say too little: these stand for everything inside such a layer

@@ -1,0 +1,268 @@
+"""What cannot be compared is refused, in one sentence that names it; what was changed is put back."""
+
+import contextlib
+import gc
+import signal
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import tinytorch as tt
+from tinytorch.benchmarking.benchmark import Benchmark, RefusedModel
+from tinytorch.benchmarking.limits import time_limit
+from tinytorch.core.autograd import recording
+
+X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+LABELS = [0, 1, 2, 0, 1, 2]
+RUNS = ("run_latency_benchmark", "run_accuracy_benchmark", "run_memory_benchmark", "compare_models")
+
+
+def linear(outputs=3, seed=0):
+    return tt.Linear(4, outputs, rng=np.random.default_rng(seed))
+
+
+def bench(*models, data=(X, LABELS), **options):
+    named = {f"m{index}": model for index, model in enumerate(models)}
+    return Benchmark(named, data, warmup_runs=1, measurement_runs=1, **options)
+
+
+def nan_in_one_row(x):
+    out = x.data @ np.ones((4, 3), np.float32)
+    out[2, 1] = np.nan
+    return out
+
+
+def raising(x):
+    raise KeyError("no such head")
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (linear(5), r"'m1' cannot be compared with 'm0'.*shape \(6, 5\), not \(6, 3\)"),
+        (lambda x: np.ones((6, 3)), "'m1' cannot be compared with 'm0'.*float64, not float32"),
+        (nan_in_one_row, "'m1' answers NaN for 1 of 6 examples"),
+        (raising, "'m1' raised KeyError on 'dataset': 'no such head'"),
+        (lambda x: None, "'m1' must answer with one Tensor or array.*got NoneType"),
+        (lambda x: (x, x), "'m1' must answer with one Tensor or array.*got tuple"),
+        (lambda x: np.array(["a"]), "'m1' must answer with one Tensor or array of numbers.*<U1"),
+    ],
+)
+def test_a_model_that_cannot_be_compared_is_refused_with_the_reason(run, model, said):
+    with pytest.raises(RefusedModel, match=said):
+        getattr(bench(linear(), model), run)()
+
+
+def test_the_cause_of_a_model_that_raises_is_kept():
+    with pytest.raises(RefusedModel, match="raised KeyError") as caught:
+        bench(raising).run_latency_benchmark()
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_model_that_changes_its_inputs_is_refused():
+    def greedy(x):
+        x *= 2
+        return x[:, :3]
+
+    with pytest.raises(RefusedModel, match="'m0' changes its inputs"):
+        bench(greedy).run_memory_benchmark()
+    assert np.array_equal(X, np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32))
+
+
+def test_a_model_that_raises_only_later_is_refused_by_name():
+    calls = []
+
+    def tired(x):
+        calls.append(1)
+        if len(calls) > 3:
+            raise RuntimeError("tired")
+        return np.ones((6, 3))
+
+    with pytest.raises(RefusedModel, match=r"'m0' raised RuntimeError while it was timed.*tired"):
+        bench(tired).run_latency_benchmark()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("after", [0, 1, 3, 12])
+def test_a_model_that_hangs_is_given_up_and_refused(after):
+    calls = []
+
+    def hangs(x):
+        calls.append(1)
+        while len(calls) > after:
+            with contextlib.suppress(Exception):
+                time.sleep(1)
+        return np.ones((6, 3))
+
+    handler, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
+    with pytest.raises(RefusedModel, match=r"(took longer than 0.05 s|did not end)"):
+        bench(hangs, time_limit_s=0.05).run_latency_benchmark()
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (timer > 0)
+
+
+def test_an_earlier_limit_of_somebody_else_holds():
+    class EarlierError(Exception):
+        pass
+
+    def ring(number, frame):
+        raise EarlierError
+
+    outer = signal.getitimer(signal.ITIMER_REAL)
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(EarlierError), time_limit(30):
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *outer)
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([], "at least one model, got none"),
+        ({}, "at least one model, got none"),
+        ([3], "can be called or have a method forward.*got int for 'model_0'"),
+        ([tt.ReLU], "got the class ReLU itself"),
+        (tt.ReLU(), r"got ReLU: for a single model write \[model\]"),
+        ({1: tt.ReLU()}, "names as keys, got 1"),
+    ],
+)
+def test_wrong_models_are_refused(models, said):
+    with pytest.raises(ValueError, match=said):
+        Benchmark(models, X)
+
+
+def test_two_models_of_one_name_are_refused():
+    first, second = tt.ReLU(), tt.ReLU()
+    first.name = second.name = "relu"
+    with pytest.raises(ValueError, match="names of their own, got 'relu' 2 times"):
+        Benchmark([first, second], X)
+
+
+def test_models_of_a_list_are_called_by_their_own_name_or_number():
+    named = linear()
+    named.name = "mine"
+    assert Benchmark([named, linear()], X).names == ("mine", "model_1")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ((X, [0.5, 1, 2, 0, 1, 2]), "must hold whole numbers, got 0.5"),
+        ((X, ["a"] * 6), "must hold whole numbers"),
+        ((X, [0, 1, 2, 0, 1, np.nan]), "must hold whole numbers, got nan"),
+        ((X, [0, 1]), r"one for each of 6 inputs, got shape \(2,\)"),
+        ((X, 3), "one for each of 6 inputs"),
+        ((X, [-1, 0, 0, 0, 0, 0]), "class indices of zero or more, got -1"),
+        ((X, LABELS, LABELS), "got a tuple of 3"),
+        ([], "at least one data set"),
+        ({}, "at least one data set"),
+        (X[:0], "at least one example"),
+        (np.float32(3), "at least one example"),
+        ("digits", "inputs that are numbers"),
+        (None, "inputs that are numbers"),
+        (np.where(X > 1, np.nan, X), "finite inputs, got NaN or infinity in 'dataset'"),
+        ([[[1.0], [1.0, 2.0]]], "rows of different lengths for 'dataset_0'"),
+    ],
+)
+def test_wrong_data_is_refused_before_anything_runs(data, said):
+    with pytest.raises(ValueError, match=said):
+        Benchmark([linear()], data)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"measurement_runs": 0}, "`measurement_runs` must be a positive whole number, got 0"),
+        ({"measurement_runs": 2.5}, "`measurement_runs` must be a positive whole number, got 2.5"),
+        ({"warmup_runs": -1}, "`warmup_runs` must be a whole number of zero or more, got -1"),
+        ({"time_limit_s": 0}, "`time_limit_s` must be a positive number, got 0"),
+    ],
+)
+def test_wrong_options_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        Benchmark([linear()], X, **options)
+
+
+def test_a_metric_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"`metric` must be .*got 'speed'"):
+        bench(linear()).compare_models("speed")
+
+
+def test_without_labels_there_is_no_accuracy():
+    unlabelled = bench(linear(), data={"some": X})
+    with pytest.raises(ValueError, match=r"'some' has none: give it as a tuple \(inputs, labels\)"):
+        unlabelled.run_accuracy_benchmark()
+    with pytest.raises(ValueError, match="'some' has none"):
+        unlabelled.compare_models("accuracy")
+    assert unlabelled.compare_models()["m0"].accuracy_change is None
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "said"),
+    [
+        (linear(1), LABELS, r"need scores of shape \(6, 'classes'\).*got \(6, 1\)"),
+        (lambda x: x.data[:, 0], LABELS, r"got \(6,\)"),
+        (linear(3), [0, 1, 2, 3, 0, 1], "labels go up to 3, and it has 3 classes"),
+    ],
+)
+def test_outputs_that_are_no_scores_of_the_labels_have_no_accuracy(model, labels, said):
+    with pytest.raises(RefusedModel, match=said):
+        bench(model, data=(tt.Tensor(X), labels)).run_accuracy_benchmark()
+
+
+@pytest.fixture
+def two_threads():
+    with threadpool_limits(limits=2):
+        yield
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_everything_is_put_back_afterwards(raises, two_threads):
+    last = tt.Linear(3, 3).eval()
+    model = tt.Sequential(linear(), tt.Dropout(0.5), last)
+    modes = [layer.training for _, layer in model.named_layers()]
+    threads = [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
+    seen = []
+
+    def spy(x):
+        seen.append((gc.isenabled(), recording(), [pool["num_threads"] for pool in threadpool_info()]))
+        if raises and len(seen) > 4:
+            raise RuntimeError("now")
+        return model(x).data
+
+    try:
+        bench(spy, model).run_latency_benchmark()
+    except RefusedModel:
+        assert raises
+    assert gc.isenabled()
+    assert recording()
+    assert [layer.training for _, layer in model.named_layers()] == modes
+    assert len(set(modes)) == 2
+    assert [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()] == threads
+    assert not any(recorded for _, recorded, _ in seen)
+    collecting, _, pools = seen[-1]
+    assert not collecting
+    assert set(pools) == {1}
+
+
+def test_a_collector_that_was_off_stays_off():
+    gc.disable()
+    try:
+        bench(linear()).run_latency_benchmark()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_models_answer_as_in_evaluation():
+    model = tt.Sequential(tt.Dropout(0.9), linear())
+    first, second = (bench(model, data=(np.ones_like(X), LABELS)).outcomes()["m0"][0] for _ in range(2))
+    assert np.array_equal(first, second)
+    assert model.training

@@ -1,0 +1,186 @@
+"""`python -m tinytorch.benchmarking`: what it prints, and its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tinymlperf_stand_ins import HONEST, log_of, packed, small_benchmark
+
+import tinytorch as tt
+from tinytorch.benchmarking import tinymlperf
+from tinytorch.benchmarking.__main__ import main
+from tinytorch.benchmarking.leaderboard import Leaderboard
+from tinytorch.benchmarking.submissions import read_submission, with_log
+from tinytorch.core.models import save_model
+from tinytorch.perf.quantization import quantize_model
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder, and the small event in place of the MLP Sprint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tinymlperf, "load_event", lambda _event, _seed: small_benchmark())
+    return tmp_path
+
+
+QUICK = ["--duration", "0.06", "--sittings", "6"]
+
+
+def test_events_are_listed(capsys):
+    assert main(["events"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["mlp_sprint", "cnn_marathon", "transformer_decathlon"]
+    assert "99% of the reference's accuracy" in lines[2]
+
+
+def test_a_model_goes_from_a_file_to_the_leaderboard(here, capsys, monkeypatch):
+    save_model(quantize_model(small_benchmark().model), here / "model")
+    assert main(["pack", "model", "mine", "--event", "mlp_sprint", "--name", "INT8"]) == 0
+    assert main(["check", "mine"]) == 0
+    assert "it has no log yet: submit it" in capsys.readouterr().out
+    assert main(["submit", "mine", *QUICK]) == 0
+    out, err = capsys.readouterr()
+    assert "sitting 6 of 6" in err
+    assert "single-stream: " in out
+    assert "verified: int8" in out
+    assert len(read_submission("mine").document["log"]["sittings"]) == 6
+    assert main(["check", "mine"]) == 0
+    assert "by its own log, which a submit does not rely on" in capsys.readouterr().out
+    assert main(["leaderboard", "--verify"]) == 0
+    assert "INT8" in capsys.readouterr().out
+    assert main(["leaderboard", "--format", "html", "--output", "board.html"]) == 0
+    assert "INT8" in (here / "board.html").read_text()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(tinymlperf, "judge", lambda *_, **__: pytest.fail("it was measured again"))
+    assert main(["submit", "mine", *QUICK]) == 2
+    assert "is on the leaderboard 'tinymlperf.sqlite' already" in capsys.readouterr().err
+
+
+def test_a_refused_submission_is_told_why_and_listed(here, capsys):
+    packed(here / "s", model=tt.Sequential(tt.Linear(64, 10)), division="open", name="guessing")
+    assert main(["submit", "s", *QUICK]) == 1
+    assert "no rank: guessing has an accuracy of" in capsys.readouterr().out
+    assert main(["leaderboard"]) == 0
+    assert "Without a rank\n- guessing (MLP Sprint, open)" in capsys.readouterr().out
+    assert Leaderboard("tinymlperf.sqlite").entries()[0].refused is not None
+
+
+def test_a_log_that_was_made_up_gives_no_place(here, capsys):
+    submission = packed(here / "s", model=tt.Sequential(tt.Linear(64, 10)), division="open", name="guessing")
+    with_log(submission, log_of([100.0] * 6))
+    assert main(["check", "s"]) == 0
+    assert "100.00 times as fast" in capsys.readouterr().out
+    assert main(["submit", "s", *QUICK]) == 1
+    assert tuple(e.ratio for e in Leaderboard("tinymlperf.sqlite").entries()) == (None,)
+
+
+def test_check_finds_what_the_closed_division_excludes(here, capsys):
+    packed(here / "s", model=tt.Sequential(tt.Linear(64, 10)))
+    assert main(["check", "s"]) == 1
+    assert "no rank: the closed division keeps the layers" in capsys.readouterr().out
+
+
+def test_check_finds_a_file_that_is_no_model(here, capsys):
+    packed(here / "s", weights=b"nothing", division="open", name="it")
+    assert main(["check", "s"]) == 1
+    assert "no rank: it is not a model" in capsys.readouterr().out
+
+
+def test_check_does_not_run_code(here):
+    packed(here / "s", code=f"open({str(here / 'ran')!r}, 'w')\n{HONEST}")
+    assert main(["check", "s"]) == 0
+    assert not (here / "ran").exists()
+
+
+def test_check_finds_a_log_below_the_floor(here, capsys):
+    submission = packed(here / "s", division="open")
+    with_log(submission, log_of([2.0] * 6, accuracy=([1.0] * 10, [0.0] * 10)))
+    assert main(["check", "s"]) == 1
+    assert "no rank: the floor is 0.99" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["check", "nothing"], "error: cannot read 'nothing/submission.json'"),
+        (["submit", "nothing"], "error: cannot read 'nothing/submission.json'"),
+        (["leaderboard"], "error: 'tinymlperf.sqlite' does not exist: submit makes it"),
+        (["leaderboard", "--leaderboard", "text"], "error: 'text' is no leaderboard"),
+        (["submit", "s", "--sittings", "5"], "error: --sittings must be at least 6, got 5"),
+        (["submit", "s", "--duration", "0"], "error: `min_duration_s` must be a positive number, got 0"),
+        (["submit", "s", "--memory-limit", "0"], "error: `memory_limit_mb` must be a positive whole number"),
+        (["submit", "s", "--leaderboard", "text"], "error: 'text' is no leaderboard"),
+        (["pack", "no", "new", "--event", "mlp_sprint", "--name", "x"], "error: cannot pack 'new'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(here, capsys, arguments, reason):
+    (here / "text").write_text("text")
+    packed(here / "s")
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(reason)
+    assert err.count("\n") == 1
+    assert out == ""
+    assert (here / "text").read_text() == "text"
+
+
+def test_a_damaged_leaderboard_is_found_before_anything_is_measured(here, capsys, monkeypatch):
+    monkeypatch.setattr(tinymlperf, "judge", lambda *_, **__: pytest.fail("it was measured"))
+    (here / "text").write_text("text")
+    packed(here / "s")
+    assert main(["submit", "s", "--leaderboard", "text"]) == 2
+
+
+def test_an_interruption_adds_nothing(here, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tinymlperf, "judge", interrupted)
+    packed(here / "s")
+    assert main(["submit", "s"]) == 130
+    assert Leaderboard("tinymlperf.sqlite").entries() == []
+    assert "interrupted: nothing was added" in capsys.readouterr().err
+
+
+def test_a_figure_that_does_not_follow_from_its_log_is_told(here, capsys):
+    from test_leaderboard import entry
+
+    Leaderboard("tinymlperf.sqlite").add([entry("forged")])
+    assert main(["leaderboard", "--verify"]) == 1
+    assert "not verified: forged (single-stream): its log cannot be judged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["events"], ["pack"], ["check"], ["submit"], ["leaderboard"]])
+def test_help_is_there(capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert "usage: python -m tinytorch.benchmarking" in capsys.readouterr().out
+
+
+def test_wrong_words_are_a_usage_error(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["pack", "m", "f", "--event", "marathon", "--name", "x"])
+    assert "invalid choice: 'marathon'" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_module_and_ends_quietly_in_a_closed_pipe():
+    command = [sys.executable, "-m", "tinytorch.benchmarking", "events"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "mlp_sprint" in done.stdout
+    assert done.stderr == ""
+    read, write = os.pipe()
+    os.close(read)
+    closed = subprocess.run(command, check=False, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert closed.returncode == 141
+    assert closed.stderr == b""
+
+
+def test_the_schema_is_one():
+    from jsonschema import Draft202012Validator
+
+    path = Path(tinymlperf.__file__).parent / "schema" / "submission-1.json"
+    Draft202012Validator.check_schema(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,180 @@
+"""What follows from the log of a run: quality, ratios with intervals, latencies; nothing is measured here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytorch.benchmarking.events import Event
+from tinytorch.benchmarking.processes import Refused
+from tinytorch.benchmarking.scenarios import FEWEST_SITTINGS, Percentile, Scenario, upper_percentile
+from tinytorch.benchmarking.statistics import Interval, location_interval
+
+# What the referee's clock can tell of a player's: the way of an answer takes 30 to 60 us here and varies.
+_CLOCK_SHARE, _CLOCK_NS = 0.25, 20_000
+# Greedy texts of a quantized model differ from the reference's in some percent of the tokens.
+_TEXT_DISAGREEMENT = 0.1
+_SURE = 3.0  # standard errors
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How fast a submission is in one scenario.
+
+    Attributes:
+        scenario: its name.
+        ratio: the reference model's time divided by the submission's, with its 95 % interval over sittings.
+        latency_ms: the 90th percentile of all queries with its bound, for single-stream.
+        throughput_per_s: examples or, for texts to be continued, texts per second, for offline.
+        duration_s: how long was measured.
+    """
+
+    scenario: str
+    ratio: Interval
+    latency_ms: Percentile | None
+    throughput_per_s: float | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Quality on the same fresh inputs: of the submission, of the reference model, and what is asked."""
+
+    submission: float
+    reference: float
+    floor: float
+    met: bool
+
+
+def quality_of(event: Event, log: Mapping[str, Any]) -> Quality:
+    """Return the quality of an accuracy run.
+
+    Raises:
+        Refused: the log has none.
+    """
+    given, expected = (_mean(log["accuracy"][side]) for side in ("submission", "reference"))
+    if not event.is_text:
+        given, expected = 1 - given, 1 - expected
+    floor = event.floor(expected)
+    return Quality(given, expected, floor, event.meets(given, floor))
+
+
+def scores_of(event: Event, log: Mapping[str, Any]) -> tuple[Score, ...]:
+    """Return the scores of all scenarios.
+
+    Raises:
+        Refused: a scenario is missing in a sitting; there are too few sittings for an interval; the outputs
+            of the timed queries are worse than those of the accuracy run may be; a clock was wrong.
+    """
+    sittings = log["sittings"]
+    if len(sittings) < FEWEST_SITTINGS:
+        raise Refused(
+            f"{len(sittings)} sittings have no interval at 95 %: measure at least {FEWEST_SITTINGS}"
+        )
+    found = []
+    for scenario in event.scenarios:
+        phases = [sitting.get(scenario.name) for sitting in sittings]
+        if any(phase is None for phase in phases):
+            raise Refused(f"a sitting lacks the scenario {scenario.name}: measure it again")
+        check_outputs(event, scenario, phases)
+        check_clock(phases)
+        found.append(_score(scenario, phases))
+    return tuple(found)
+
+
+def check_outputs(event: Event, scenario: Scenario, phases: Sequence[Mapping[str, Any]]) -> None:
+    """Hold the outputs of timed queries to what the accuracy run allows, up to what chance may do.
+
+    Raises:
+        Refused: they are worse, as when outputs are skipped or remembered while the clock runs.
+    """
+    given, expected = (
+        np.concatenate([np.asarray(phase["losses"][side], float) for phase in phases])
+        for side in ("submission", "reference")
+    )
+    if given.size != expected.size or given.size == 0:
+        raise Refused("the log lacks outputs of timed queries: measure it again")
+    if scenario.task == "generate":
+        allowed = _TEXT_DISAGREEMENT
+    elif event.is_text:
+        allowed = float(expected.mean()) * (1 / event.share - 1)
+    else:
+        allowed = (1 - float(expected.mean())) * (1 - event.share)
+    excess = given - expected
+    chance = _SURE * max(float(excess.std()), 0.1) / math.sqrt(excess.size)
+    if not float(excess.mean()) <= allowed + chance:
+        raise Refused(
+            f"its outputs while it is timed ({scenario.name}) are worse than the accuracy floor allows: "
+            f"{excess.mean():.3f} more loss for each example than the reference model, where {allowed:.3f} "
+            "are allowed"
+        )
+
+
+def check_clock(phases: Sequence[Mapping[str, Any]]) -> None:
+    """Hold the durations that a player reports to the referee's clock.
+
+    What the referee waits beyond them is the way there and back, which takes the reference player as long.
+    A busy machine delays one process or the other: the sitting at the lower quartile counts.
+
+    Raises:
+        Refused: the player's durations are too short by more than a quarter and 20 us.
+    """
+    hidden, reported = [], []
+    for phase in phases:
+        own, other = (
+            np.concatenate([np.asarray(values, float) for values in phase[f"{side}_ns"]])
+            for side in ("submission", "reference")
+        )
+        own_wall, other_wall = (
+            np.concatenate([np.asarray(values, float) for values in phase[f"{side}_wall_ns"]])
+            for side in ("submission", "reference")
+        )
+        hidden.append(float(np.median(own_wall - own) - np.median(other_wall - other)))
+        reported.append(float(np.median(own)))
+    more, said = float(np.quantile(hidden, 0.25)), float(np.median(reported))
+    if more > _CLOCK_SHARE * said + _CLOCK_NS:
+        raise Refused(
+            f"its clock is wrong: it reports {said / 1e3:.0f} us for a query, and the referee waits "
+            f"{more / 1e3:.0f} us more than that explains"
+        )
+
+
+def _score(scenario: Scenario, phases: Sequence[Mapping[str, Any]]) -> Score:
+    streams = scenario.name == "single-stream"
+    ratios = [_log_ratio(phase, streams) for phase in phases]
+    own = [np.asarray(values, float) for phase in phases for values in phase["submission_ns"]]
+    latency, throughput = None, None
+    if streams:
+        latency = upper_percentile(np.concatenate(own) / 1e6)
+    else:
+        throughput = scenario.batch * 1e9 / float(np.median([values.mean() for values in own]))
+    duration = float(sum(phase["duration_s"] for phase in phases))
+    return Score(scenario.name, location_interval(ratios).exponential(), latency, throughput, duration)
+
+
+def _log_ratio(phase: Mapping[str, Any], streams: bool) -> float:
+    """Return the logarithm of a sitting's ratio: the median over its rounds.
+
+    A round stands for its 90th percentile where queries come one by one, otherwise for its mean.
+    """
+    figures = [
+        [upper_percentile(values).estimate if streams else float(np.mean(values)) for values in phase[side]]
+        for side in ("reference_ns", "submission_ns")
+    ]
+    reference, submission = (np.maximum(values, 1.0) for values in figures)
+    if len(reference) != len(submission) or not len(reference):
+        raise Refused("the log lacks rounds: measure it again")
+    return float(np.median(np.log(reference / submission)))
+
+
+def _mean(losses: Sequence[float]) -> float:
+    if not losses:
+        raise Refused("the log has no accuracy run: measure it again")
+    return float(np.mean(losses))
