@@ -26,6 +26,7 @@ from tinytorch.kernels.int8 import Packed, Range
 from tinytorch.kernels.products import ACTIVE, product
 
 Array = NDArray[np.float32]
+_NO_SCALES = np.empty((0, 0, 0, 0), np.float32)
 
 
 class Projection:
@@ -126,9 +127,10 @@ class Steps:
         x = x.reshape(batch * length, model.embed_dim)
         added: Array | None = None
         bias = x[0]
-        alone = len(x) == 1 and cache is not None and cache.dtype == "float32" and self.plain
+        alone = len(x) == 1 and self.plain and (cache is None or cache.dtype == "float32")
         if alone and ACTIVE.get() is np.matmul and self._one(x, cache):
-            cache.advance()
+            if cache is not None:
+                cache.advance()
             scores = self.head(_normalized(x, None, bias, model.ln_f))
             scores += self.head.bias
             return scores.reshape(1, 1, -1)
@@ -148,6 +150,13 @@ class Steps:
 
     def _one(self, x: Array, cache: Any) -> bool:
         """Put one position of one sequence through all blocks; return whether kernels for it are there."""
+        if cache is None:  # there is nothing before it, and nothing to keep
+            attention = self.blocks[0].attention
+            room = np.empty((2, 1, attention.num_heads, 1, attention.head_dim), np.float32)
+            return all(
+                decoding.block_step(x, block.weights(), (room[0], room[1], _NO_SCALES), 0, 1)
+                for block in self.blocks
+            )
         slot, valid = cache.length % cache.capacity, min(cache.length + 1, cache.capacity)
         for index, block in enumerate(self.blocks):
             stored = cache.keys[index], cache.values[index], cache.scales[index]
