@@ -375,7 +375,8 @@ def crossing(speedups):
     source=f"{README}: breakeven analysis",
     criteria=[CLOSE, *(Value(f"breakeven, batch {batch}", at_most=most) for batch, most in BREAKEVEN)],
     requires=[needs_numba],
-    expected_s=14,
+    slow=True,
+    expected_s=24,
 )
 def breakeven(experiment: Experiment) -> None:
     """Where the speedups over dense BLAS, and the ends of their intervals, cross 1 between sparsities."""

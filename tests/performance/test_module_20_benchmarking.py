@@ -190,7 +190,7 @@ def small_event():
     return load_event(replace(EVENTS["mlp_sprint"], reference="digits-mlp"), 0)
 
 
-def ruled(folder, model, code=None):
+def ruled(folder, model, code=None, settings=QUICK):
     """The referee's ruling on a model, or on code of the open division with the model's weights."""
     source = Path(folder)
     tt.save_model(model, source / "weights")
@@ -204,7 +204,7 @@ def ruled(folder, model, code=None):
         division="open",
         code=None if code is None else source / "code.py",
     )
-    return judge(submission, small_event(), QUICK, seed=1)
+    return judge(submission, small_event(), settings, seed=1)
 
 
 @suite.claim(
@@ -239,16 +239,16 @@ def accuracy_gate(experiment: Experiment) -> None:
     source=f"{README}: relative scores",
     criteria=[
         Value("scores that change on a slower machine", equals=0),
-        Value("the reference model's own score, single-stream", at_least=0.8, at_most=1.25),
-        Value("the reference model's own score, offline", at_least=0.8, at_most=1.25),
+        Value("the reference model's own score, single-stream", at_least=0.7, at_most=1.4),
+        Value("the reference model's own score, offline", at_least=0.7, at_most=1.4),
     ],
-    expected_s=8,
+    expected_s=6,
 )
 def fair_scoring(experiment: Experiment) -> None:
     """The reference model is submitted against itself; then all times of its log are tripled."""
     benchmark = small_event()
     with tempfile.TemporaryDirectory() as folder:
-        ruling = ruled(folder, benchmark.model)
+        ruling = ruled(folder, benchmark.model, settings=replace(QUICK, min_duration_s=0.3, sittings=10))
     if ruling.log is None:
         raise ValueError(f"the reference model was refused: {ruling.refused}")
     slower = scores_of(benchmark.event, tripled(ruling.log))

@@ -92,7 +92,7 @@ def unpack(panels: Bytes, inputs: int, outputs: int) -> Bytes:
 
 def check_sums(q: Bytes, axis: int | tuple[int, ...]) -> None:
     """Refuse weights whose products with any bytes, added up over `axis`, could leave int32."""
-    largest = 255 * int(np.abs(q.astype(np.int64)).sum(axis=axis).max(initial=0))
+    largest = 255 * int(np.abs(q.astype(np.int16)).sum(axis=axis, dtype=np.int64).max(initial=0))
     if largest > _LARGEST_SUM:
         raise ValueError(
             f"`weight` is too long for sums in int32: they could reach {largest}, beyond {_LARGEST_SUM}; "

@@ -37,8 +37,10 @@ def symmetric(low: Any, high: Any) -> tuple[Any, Any]:
 
 def quantized(x: Any, scale: Any, zero_point: Any, low: int = -128) -> Bytes:
     """Return int8: the nearest steps, clipped to `low` and 127."""
-    steps = np.rint(np.asarray(x, np.float64) / scale) + zero_point
-    return np.asarray(np.clip(steps, low, 127), np.int8)
+    steps = np.asarray(x, np.float32) / np.asarray(scale, np.float32)
+    np.rint(steps, out=steps)
+    steps += np.asarray(zero_point, np.float32)
+    return np.asarray(np.clip(steps, low, 127, out=steps), np.int8)
 
 
 def finite(x: Any, name: str) -> NDArray[np.float32]:
