@@ -130,6 +130,34 @@ def test_masks_hold_through_training_with_momentum_and_decay():
     assert all(np.array_equal(w == 0, p) for w, p in zip(weights(model), pruned, strict=True))
 
 
+def test_a_trainer_keeps_pruned_weights_at_zero_through_every_update_of_an_epoch():
+    model = perceptron()
+    pruner = MagnitudePruner(model, 0.8)
+    pruner.prune()
+    seen = []
+
+    def after_update():
+        seen.append(measure_sparsity(model))
+        pruner.apply_masks()
+        seen.append(measure_sparsity(model))
+
+    rng = np.random.default_rng(0)
+    data = tt.TensorDataset(rng.standard_normal((40, 20)), rng.integers(0, 10, 40))
+    trainer = tt.Trainer(
+        model, tt.AdamW(model.parameters(), lr=0.05), tt.CrossEntropyLoss(), after_update=after_update
+    )
+    trainer.train_epoch(tt.DataLoader(data, 8))
+    assert len(seen) == 10  # five updates
+    assert max(seen[::2]) < 0.7
+    assert seen[1::2] == [0.8] * 5
+
+
+def test_what_a_trainer_calls_after_updates_must_be_callable():
+    model = perceptron()
+    with pytest.raises(ValueError, match="`after_update` must be callable, got 3"):
+        tt.Trainer(model, tt.SGD(model.parameters(), lr=0.1), tt.CrossEntropyLoss(), after_update=3)
+
+
 def test_masks_are_named_and_shaped_as_the_weights():
     pruner = MagnitudePruner(perceptron(), 0.5)
     assert pruner.masks == {}

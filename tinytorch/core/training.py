@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ class Trainer:
         scheduler: `get_lr(epoch)` sets the learning rate before each epoch.
         grad_clip_norm: bound of the gradients' norm; see `clip_grad_norm`.
         progress: show a bar on standard error; None shows it where that is a terminal.
+        after_update: called without arguments after each update, as `MagnitudePruner.apply_masks` has to be.
 
     Attributes:
         epoch: how many epochs were finished.
@@ -103,6 +104,7 @@ class Trainer:
         grad_clip_norm: float | None = None,
         *,
         progress: bool | None = None,
+        after_update: Callable[[], object] | None = None,
     ) -> None:
         if not isinstance(model, Layer):
             raise ValueError(f"`model` must be a Layer, got {type(model).__name__}")
@@ -112,12 +114,15 @@ class Trainer:
             raise ValueError(f"`loss_fn` must be callable, got {loss_fn!r}")
         if scheduler is not None and not hasattr(scheduler, "get_lr"):
             raise ValueError(f"`scheduler` must have get_lr(epoch), got {scheduler!r}")
+        if after_update is not None and not callable(after_update):
+            raise ValueError(f"`after_update` must be callable, got {after_update!r}")
         self.model = model
         self.optimizer = optimizer
         self.loss_fn = loss_fn
         self.scheduler = scheduler
         self.grad_clip_norm = None if grad_clip_norm is None else positive(grad_clip_norm, "grad_clip_norm")
         self.progress = progress
+        self.after_update = after_update
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -203,6 +208,8 @@ class Trainer:
             self._check_finite(norm, "norm of the gradients")
         self.optimizer.step()
         self.step += 1
+        if self.after_update is not None:
+            self.after_update()
         return total
 
     def _check_finite(self, value: float, name: str) -> None:

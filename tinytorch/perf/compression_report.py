@@ -91,14 +91,20 @@ class CompressionReport:
         from tabulate import tabulate
 
         rows = [
-            ("zeros", None, f"{self.sparsity:.1%}"),
-            ("bytes", self.dense_bytes, self.stored_bytes),
-            ("file bytes", self.dense_file_bytes, self.file_bytes),
-            ("accuracy", self.dense_accuracy, self.accuracy),
-            ("latency, ms", self.dense_latency_ms, self.latency_ms),
+            ("zeros", "-", f"{self.sparsity:.1%}"),
+            ("bytes", str(self.dense_bytes), str(self.stored_bytes)),
+            ("file bytes", str(self.dense_file_bytes), str(self.file_bytes)),
+            ("accuracy", *(_shown(share, ".2%") for share in (self.dense_accuracy, self.accuracy))),
+            ("latency, ms", *(_shown(ms, ".3g") for ms in (self.dense_latency_ms, self.latency_ms))),
         ]
-        table: str = tabulate(rows, headers=("", "dense", "compressed"), missingval="-")
+        table: str = tabulate(
+            rows, ("", "dense", "compressed"), colalign=("left", "right", "right"), disable_numparse=True
+        )
         return table
+
+
+def _shown(number: float | None, form: str) -> str:
+    return "-" if number is None else format(number, form)
 
 
 def report_on(model: Layer, small: Layer, data: Calibrated, evaluate: Evaluate | None) -> CompressionReport:
