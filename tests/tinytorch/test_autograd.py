@@ -155,6 +155,38 @@ def test_no_grad_decorates_and_ends_with_an_exception():
     assert (x * x).requires_grad
 
 
+def test_one_no_grad_block_can_be_entered_again_inside_itself():
+    x, block = leaf(2.0), no_grad()
+    with block:
+        with block:
+            assert not (x * x).requires_grad
+        assert not (x * x).requires_grad
+    assert (x * x).requires_grad
+
+
+def test_a_decorated_function_runs_in_two_threads_at_once():
+    x, found, both_inside = leaf(2.0), [], threading.Barrier(2, timeout=10)
+
+    @no_grad()
+    def square():
+        """Square it."""
+        both_inside.wait()
+        result = x * x
+        both_inside.wait()
+        return result
+
+    def run():
+        found.append((square().requires_grad, (x * x).requires_grad))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [(False, True)] * 2
+    assert (square.__name__, square.__doc__) == ("square", "Square it.")
+
+
 def test_no_grad_holds_for_its_own_thread_only():
     x, found = leaf(2.0), []
     with no_grad():

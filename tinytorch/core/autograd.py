@@ -8,12 +8,12 @@ derivatives are stands in `derivatives`, and what a user sees of all this in `te
 
 from __future__ import annotations
 
+import functools
 import itertools
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar, Token
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +23,40 @@ Vjp = Callable[[Array], Array]
 # One function for each input, None where there is no gradient, or one that returns all gradients at once.
 Vjps = tuple[Vjp | None, ...] | Callable[[Array], tuple[Array | None, ...]]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _RECORDING: ContextVar[bool] = ContextVar("recording", default=True)
 _SERIAL = itertools.count()
 
 
-@contextmanager
-def no_grad() -> Iterator[None]:
+class no_grad:  # noqa: N801 - used like a function, as contextlib.suppress is
     """Compute without recording: results require no gradient. Also a decorator; blocks nest.
 
     Holds for this thread, or this asynchronous task, alone.
     """
-    token = _RECORDING.set(False)
-    try:
-        yield
-    finally:
-        _RECORDING.reset(token)
+
+    __slots__ = ("_outer",)
+
+    def __init__(self) -> None:
+        # A class and not a generator function: entered for each call of a small model, it costs half as much.
+        self._outer: list[Token[bool]] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(_RECORDING.set(False))
+
+    def __exit__(self, *_: object) -> None:
+        _RECORDING.reset(self._outer.pop())
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function: each call of it records nothing, in whatever thread it runs."""
+
+        @functools.wraps(function)
+        def without_recording(*args: P.args, **kwargs: P.kwargs) -> R:
+            with no_grad():
+                return function(*args, **kwargs)
+
+        return without_recording
 
 
 def recording() -> bool:
