@@ -49,7 +49,7 @@ def kernels(request, monkeypatch):
     if request.param == "compiled" and not numba_available():
         pytest.skip("needs numba")
     if request.param == "reference":
-        for name in ("_normalize_kernel", "_gelu_kernel", "_attend_kernel"):
+        for name in ("_normalize_kernel", "_gelu_kernel", "_attend_kernel", "_block_kernel"):
             monkeypatch.setattr(decoding, name, lambda *_: None)
 
 

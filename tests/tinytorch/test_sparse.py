@@ -1,12 +1,10 @@
 """Sparse formats and products: against dense float64, against SciPy, and with damaged arrays."""
 
-import ctypes
-import mmap
 import os
-import sys
 
 import numpy as np
 import pytest
+from guarded_memory import guarded, needs_guards
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -129,6 +127,15 @@ def test_an_input_that_is_not_finite_reaches_the_outputs_that_have_a_weight_for_
     assert np.array_equal(np.isnan(found), np.isnan(expected))
     assert np.array_equal(~finite[rows // 2], formats.unpack(packed)[270] != 0)
     assert finite[np.arange(rows) != rows // 2].all()
+
+
+@pytest.mark.parametrize("size", [1e-45, 2e-43, 1e-40, 1e-30, 3e38])
+def test_int8_weights_of_any_size_are_within_half_a_step(size):
+    weight = np.float32(size) * np.linspace(-1, 1, 24, dtype=np.float32).reshape(8, 3)
+    packed = formats.pack(weight, "csr", "int8")
+    error = np.abs(formats.unpack(packed).astype(float) - weight)
+    assert (error <= 0.5001 * packed.scale).all()
+    assert (packed.scale <= max(size / 127 * 1.0001, 1.2e-38)).all()
 
 
 def test_weights_that_are_not_finite_stay_so_and_are_refused_as_int8():
@@ -330,6 +337,26 @@ def damaged(**changes):
     return packed._replace(**{name: change(getattr(packed, name)) for name, change in changes.items()})
 
 
+def piled_up(counts):
+    """The same number of entries, but one more for an output than a panel has inputs."""
+    taken = counts.reshape(-1).astype(np.intp)
+    missing, taken[0] = 257 - taken[0], 257
+    for at in range(1, taken.size):
+        less = min(missing, taken[at])
+        taken[at] -= less
+        missing -= less
+    assert missing == 0
+    return taken.astype(np.uint16).reshape(counts.shape)
+
+
+def moved_beyond(mask):
+    """The same number of bits, one of them in the four that stand for no input of the 300."""
+    moved = mask.copy()
+    moved[np.flatnonzero(moved[:-1])[0]] &= moved[np.flatnonzero(moved[:-1])[0]] - np.uint8(1)
+    moved[-1] |= np.uint8(128)
+    return moved
+
+
 @pytest.mark.parametrize(
     ("packed", "message"),
     [
@@ -339,10 +366,13 @@ def damaged(**changes):
         (damaged(indices=lambda a: a.astype(np.uint16)), "one index of one byte"),
         (damaged(indices=lambda _: None), "one index of one byte"),
         (damaged(counts=lambda a: a + np.uint16(1)), "counts add up to"),
+        (damaged(counts=piled_up), "an output has 257 entries in a panel of 256 inputs"),
+        (damaged(values_type="int8", counts=piled_up), "an output has 257 entries"),
         (damaged(counts=lambda a: a[:1]), r"counts must be uint16 of shape \(2, 20\)"),
         (damaged(counts=lambda a: a.astype(np.int64)), "counts must be uint16"),
         (damaged(form="bitmask", mask=lambda a: a[:-1]), "the mask must be uint8 of shape"),
         (damaged(form="bitmask", mask=lambda a: a | np.uint8(1)), "the mask has"),
+        (damaged(form="bitmask", mask=moved_beyond), "the mask has bits beyond its 300 inputs"),
         (damaged(form="dense", values=lambda a: a[:-1]), "values have shape"),
         (damaged(values_type="int8", scale=lambda _: None), "int8 values need a scale"),
         (damaged(scale=lambda _: np.ones(20, np.float32)), "others have none"),
@@ -391,22 +421,8 @@ def test_a_weight_that_is_not_finite_reaches_its_own_output_alone(form, rows):
     assert np.isfinite(np.delete(found, [20, 40], axis=1)).all()
 
 
-def guarded(array, before):
-    """A copy of an array with forbidden memory directly before or after it."""
-    page = mmap.PAGESIZE
-    size = -(-max(array.nbytes, 1) // page) * page
-    room = mmap.mmap(-1, size + 2 * page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(room))
-    for address in (start, start + page + size):
-        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), page, 0) == 0
-    offset = page if before else page + size - array.nbytes
-    copy = np.frombuffer(room, array.dtype, array.size, offset).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
 @needs_numba
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is protected by a call of Linux")
+@needs_guards
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("values", ["float32", "int8"])
 @pytest.mark.parametrize("rows", [1, 2, 3, 16, 33])

@@ -54,8 +54,16 @@ def _tested(body: Kernel, signature: str, agrees: Callable[[Kernel], bool]) -> K
     return None
 
 
+def usable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an array, or a copy of it where it is not contiguous, aligned and writable, as kernels ask."""
+    return array if array.flags.carray else array.copy()
+
+
 def fits(smallest: int, *arrays: np.ndarray[Any, Any]) -> bool:
-    """Return whether all arrays are contiguous float32 and the first has at least `smallest` elements."""
+    """Return whether all arrays are such that compiled kernels take, and the first has `smallest` elements.
+
+    They take float32 that is contiguous, aligned and writable, even where they only read.
+    """
     return arrays[0].size >= smallest and all(
-        array.dtype == np.float32 and array.flags.c_contiguous for array in arrays
+        array.dtype == np.float32 and array.flags.carray for array in arrays
     )

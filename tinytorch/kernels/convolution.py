@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytorch.kernels.choice import Kernel, compiled_or_none, enabled, fits
+from tinytorch.kernels.choice import Kernel, compiled_or_none, enabled, fits, usable
 
 Array = NDArray[np.floating]
 
@@ -60,7 +60,7 @@ def forward(x: Array, weight: Array, bias: Array | None, window: Window) -> tupl
     """
     down, across = window.positions(*x.shape[2:])
     if _tiled(window, len(x) * weight.size * down * across, x, weight):
-        out: Array | None = _implicit().correlate(np.ascontiguousarray(x), weight, bias, window.padding)
+        out: Array | None = _implicit().correlate(usable(x), weight, bias, window.padding)
         if out is not None:
             return out, None
     patches = columns(x, window)
@@ -80,7 +80,7 @@ def of_input(g: Array, weight: Array, shape: tuple[int, ...], window: Window) ->
     enough = shape[1] >= _FEWEST_CHANNELS and products >= _FEWEST_FOR_INPUT
     if enough and min(around) >= 0 and _tiled(window, products, g, weight):
         turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].swapaxes(0, 1))
-        of_x: Array | None = _implicit().correlate(np.ascontiguousarray(g), turned, None, around)
+        of_x: Array | None = _implicit().correlate(usable(g), turned, None, around)
         if of_x is not None:
             return of_x
     patches: Array = np.matmul(weight.reshape(len(weight), -1).T, g.reshape(*g.shape[:2], -1))
@@ -99,9 +99,7 @@ def of_weight(g: Array, x: Array, window: Window, patches: Array | None = None) 
     shape = (g.shape[1], x.shape[1], *window.kernel)
     elements = int(np.prod(shape))
     if patches is None and elements <= _MOST_SUMS and _tiled(window, elements * g[:, 0].size, x, g):
-        tiled: Array | None = _implicit().of_weight(
-            np.ascontiguousarray(x), np.ascontiguousarray(g), shape, window.padding
-        )
+        tiled: Array | None = _implicit().of_weight(usable(x), usable(g), shape, window.padding)
         # Between the rows zeros meet pixels: with an infinite one that is NaN, and not part of the gradient.
         if tiled is not None and np.isfinite(tiled).all():
             return tiled

@@ -29,7 +29,8 @@ def forward(logits: Array, labels: Labels) -> tuple[Array, Array]:
         logits: shape (n, classes), n > 0.
         labels: shape (n,), the index of the right class in each row.
     """
-    if fits(_SMALLEST, logits) and labels.flags.c_contiguous and (kernel := _forward_kernel()) is not None:
+    fitting = labels.shape == logits.shape[:1] and labels.dtype == np.intp and labels.flags.carray
+    if fitting and fits(_SMALLEST, logits) and (kernel := _forward_kernel()) is not None:
         probabilities, losses = np.empty_like(logits), np.empty(len(labels), np.float32)
         kernel(logits, labels, probabilities, losses)
         return _mean(losses), probabilities

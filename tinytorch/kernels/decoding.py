@@ -1,6 +1,8 @@
 """What one step of a language model needs beside its products: fused, without anything for gradients.
 
-Only sizes are checked here: a compiled kernel itself refuses arrays that are not contiguous float32.
+Only sizes are checked first: a compiled kernel itself refuses arrays that are not contiguous, aligned,
+writable float32 of its number of axes, before it changes anything, and then the reference runs. To look at
+all of them would take longer than the kernels of a small model.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from tinytorch.kernels.choice import Kernel, compiled_or_none, enabled
 Array = NDArray[np.float32]
 
 _EMPTY = np.empty((0, 0), np.float32)
+_INT8 = np.dtype(np.int8)
+# A step that is smaller would be subnormal, or zero, and what is divided by it anything.
+_TINY = np.finfo(np.float32).tiny
 
 
 def add_normalized(
@@ -31,16 +36,24 @@ def add_normalized(
         bias: shape (d,).
         gamma, beta: what normalised numbers are multiplied by, and what is added, shape (d,).
         eps: added to the variance.
+
+    Raises:
+        ValueError: shapes do not fit each other.
     """
-    kernel = _normalize_kernel()
-    if kernel is None:
-        return add_normalized_reference(x, added, bias, gamma, beta, eps)
     d = x.shape[1]
     if not d == gamma.size == beta.size == bias.size or (added is not None and added.shape != x.shape):
         raise ValueError(f"`x` of shape {x.shape} does not fit what is added to it, or its scale and shift")
-    out = np.empty(x.shape, np.float32)
-    kernel(x, _EMPTY if added is None else added, bias, gamma, beta, eps, out)
-    return out
+    kernel = _normalize_kernel()
+    if kernel is not None:
+        out = np.empty(x.shape, np.float32)
+        try:
+            kernel(x, _EMPTY if added is None else added, bias, gamma, beta, eps, out)
+        except TypeError:
+            pass
+        else:
+            return out
+    _check_axes(bias, gamma, beta)
+    return np.ascontiguousarray(add_normalized_reference(x, added, bias, gamma, beta, eps))
 
 
 def add_normalized_reference(
@@ -54,14 +67,23 @@ def add_normalized_reference(
 
 
 def biased_gelu(x: Array, bias: Array) -> Array:
-    """Replace `x`, contiguous float32 of shape (rows, d), by gelu(x + bias), and return it."""
-    kernel = _gelu_kernel()
-    if kernel is None:
-        return biased_gelu_reference(x, bias)
+    """Replace `x`, contiguous float32 of shape (rows, d), by gelu(x + bias), and return it.
+
+    Raises:
+        ValueError: `bias` has not shape (d,).
+    """
     if x.shape[1] != bias.size:
         raise ValueError(f"`bias` must have {x.shape[1]} elements, got {bias.size}")
-    kernel(x, bias)
-    return x
+    kernel = _gelu_kernel()
+    if kernel is not None:
+        try:
+            kernel(x, bias)
+        except TypeError:
+            pass
+        else:
+            return x
+    _check_axes(bias)
+    return biased_gelu_reference(x, bias)
 
 
 def biased_gelu_reference(x: Array, bias: Array) -> Array:
@@ -84,6 +106,9 @@ def attend(
         scales: of int8 keys and values, shape (2, B, heads, capacity); empty for float32.
         slot: where the position goes.
         valid: how many slots, from the first on, are looked at.
+
+    Raises:
+        ValueError: shapes do not fit each other, or the slots the cache.
     """
     batch, heads, capacity, width = keys.shape
     shape = (batch, heads * width)
@@ -93,16 +118,26 @@ def attend(
     q_bias, k_bias, v_bias = biases
     d = shape[1]
     if not q.shape == k.shape == v.shape == shape or not q_bias.size == k_bias.size == v_bias.size == d:
-        raise ValueError(f"`rows` must have shape {shape}, got {[row.shape for row in rows]}")
-    quantized = keys.dtype == np.int8
+        raise ValueError(
+            f"`rows` must have shape {shape} and `biases` ({d},), got {[row.shape for row in rows]} and "
+            f"{[bias.shape for bias in biases]}"
+        )
+    quantized = keys.dtype == _INT8
     if scales.shape != ((2, batch, heads, capacity) if quantized else (0, 0, 0, 0)):
         raise ValueError(f"`scales` does not fit keys of {keys.dtype}, got shape {scales.shape}")
     kernel = _attend_kernel("int8" if quantized else "float32")
-    if kernel is None:
-        return attend_reference(rows, biases, keys, values, scales, slot, valid)
-    out = np.empty(shape, np.float32)
-    kernel(q, k, v, q_bias, k_bias, v_bias, keys, values, scales, slot, valid, out)
-    return out
+    if kernel is not None:
+        out = np.empty(shape, np.float32)
+        try:
+            kernel(q, k, v, q_bias, k_bias, v_bias, keys, values, scales, slot, valid, out)
+        except TypeError:
+            pass
+        else:
+            return out
+    _check_axes(*biases)
+    if values.dtype != keys.dtype:
+        raise ValueError(f"`values` must have the type of `keys`, {keys.dtype}, got {values.dtype}")
+    return attend_reference(rows, biases, keys, values, scales, slot, valid)
 
 
 def attend_reference(
@@ -114,8 +149,7 @@ def attend_reference(
     q, k, v = ((row + bias).reshape(batch, heads, width) for row, bias in zip(rows, biases, strict=True))
     if keys.dtype == np.int8:
         for which, (new, stored) in enumerate(((k, keys), (v, values))):
-            scales[which, :, :, slot] = byte_scales(new)
-            stored[:, :, slot] = np.rint(new / scales[which, :, :, slot, None])
+            stored[:, :, slot], scales[which, :, :, slot] = as_bytes(new)
         seen_keys = keys[:, :, :valid] * scales[0, :, :, :valid, None]
         seen_values = values[:, :, :valid] * scales[1, :, :, :valid, None]
     else:
@@ -129,10 +163,24 @@ def attend_reference(
     return out
 
 
+def as_bytes(vectors: Array) -> tuple[NDArray[np.int8], Array]:
+    """Return vectors, along the last axis, as symmetric int8, and the scale of each.
+
+    One that holds NaN or infinity becomes zeros with a scale of NaN: it is NaN again when it is read.
+    """
+    scales = byte_scales(vectors)
+    steps = np.rint(np.divide(vectors, scales[..., None]))
+    return np.where(np.isnan(steps), np.float32(0), steps).astype(np.int8), scales
+
+
 def byte_scales(vectors: Array) -> Array:
-    """Return what a symmetric int8 step of each vector, along the last axis, stands for."""
-    largest = np.abs(vectors).max(axis=-1)
-    return np.where(largest > 0, largest / np.float32(127), np.float32(1))
+    """Return what a symmetric int8 step of each vector, along the last axis, stands for.
+
+    It is NaN for a vector that holds NaN or infinity.
+    """
+    largest = np.abs(vectors).max(axis=-1, initial=0)
+    steps = np.maximum(largest / np.float32(127), _TINY)
+    return np.where(np.isfinite(largest), steps, np.float32(np.nan))
 
 
 def block_step(
@@ -140,7 +188,8 @@ def block_step(
 ) -> bool:
     """Put one position of one sequence through a whole transformer block, in place; return whether it was.
 
-    Not where kernels cannot be compiled; then nothing was changed.
+    Not where kernels cannot be compiled; then nothing was changed. For weights that the kernel does not take
+    it is done in NumPy: the blocks before have changed `x` and the cache already.
 
     Args:
         x: contiguous float32, shape (1, d).
@@ -164,7 +213,14 @@ def block_step(
         raise ValueError(f"slot {slot} and {valid} slots do not fit into a cache of {capacity}")
     if not weights.fit(d):
         raise ValueError(f"the weights of a block do not fit {d} numbers")
-    kernel(x, *weights[:9], keys, values, scales, slot, valid, *weights[9:])
+    try:
+        kernel(x, *weights[:9], keys, values, scales, slot, valid, *weights[9:])
+    except TypeError:
+        if not keys.dtype == values.dtype == np.float32:
+            message = f"a cache without scales must hold float32, got {keys.dtype} and {values.dtype}"
+            raise ValueError(message) from None
+        _check_axes(*weights.vectors())
+        block_reference(x, weights, cache, slot, valid)
     return True
 
 
@@ -201,6 +257,20 @@ class BlockWeights(NamedTuple):
             and d == self.query_bias.size == self.key_bias.size == self.value_bias.size
             and d == self.out_bias.size == self.last_bias.size
         )
+
+    def vectors(self) -> tuple[Array, ...]:
+        """Return what is no matrix."""
+        return (
+            self.gamma, self.beta, self.query_bias, self.key_bias, self.value_bias, self.out_bias,
+            self.second_gamma, self.second_beta, self.first_bias, self.last_bias,
+        )  # fmt: skip
+
+
+def _check_axes(*vectors: Array) -> None:
+    """Refuse what has as many elements as a row and other axes: NumPy would broadcast it to a matrix."""
+    for vector in vectors:
+        if vector.ndim != 1:
+            raise ValueError(f"biases, scales and shifts must have one axis, got shape {vector.shape}")
 
 
 _MATRIX, _VECTOR = "float32[:, ::1]", "float32[::1]"

@@ -18,19 +18,21 @@ from tinytorch.kernels.gelu import _CUBIC, _LINEAR
 # See `gelu` for this way to compute exp.
 _LOG2_E = np.float32(math.log2(math.e))
 _C1, _C2, _C3, _C4, _C5, _C6 = (np.float32(math.log(2) ** k / math.factorial(k)) for k in range(1, 7))
-_FARTHEST = np.float32(126)
+# Above the one power is infinite, and below the other no normal number, as 2 to the power t is.
+_HIGHEST, _LOWEST = np.float32(128), np.float32(-126)
+_TINY = np.float32(np.finfo(np.float32).tiny)
 _FLOAT_LINEAR, _FLOAT_CUBIC = np.float32(_LINEAR), np.float32(_CUBIC)
 
 
 @register_jitable
 def _exp(value: Any) -> Any:
-    t = min(max(value * _LOG2_E, -_FARTHEST), _FARTHEST)
+    t = min(max(value * _LOG2_E, _LOWEST), _HIGHEST)
     n = np.floor(t + np.float32(0.5))
     f = t - n
     power = np.float32(1) + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * _C6)))))
     power *= np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
     # The smallest normal number would make subnormal products, which take a hundred times as long.
-    return power if t > -_FARTHEST else np.float32(0)
+    return power if t > _LOWEST else np.float32(0)
 
 
 @register_jitable
@@ -121,17 +123,26 @@ def _exponentials(scores: Any) -> Any:
         difference = scores[p] - largest
         scores[p] = _exp(difference)
         total += scores[p]
-        spoiled += difference * np.float32(0)  # max and min let go of a NaN
+        # max and min let go of a NaN; minus infinity is none, and has no share.
+        spoiled += difference if difference != difference else np.float32(0)  # noqa: PLR0124
     return total + spoiled
 
 
 @register_jitable
 def _store_bytes(row: Any, bias: Any, first: int, out: Any) -> Any:
-    """Store one head's part of a row as symmetric int8, and return what a step stands for."""
-    largest = np.float32(0)
+    """Store one head's part of a row as symmetric int8, and return what a step stands for.
+
+    That is NaN where a number is NaN or infinite.
+    """
+    largest, spoiled = np.float32(0), np.float32(0)
     for j in range(out.size):
-        largest = max(largest, abs(row[first + j] + bias[first + j]))
-    scale = largest / np.float32(127) if largest > 0 else np.float32(1)
+        value = row[first + j] + bias[first + j]
+        largest = max(largest, abs(value))
+        spoiled += value * np.float32(0)
+    if np.isnan(spoiled):
+        out[:] = 0
+        return np.float32(np.nan)
+    scale = max(largest / np.float32(127), _TINY)
     for j in range(out.size):
         out[j] = np.int8(np.rint((row[first + j] + bias[first + j]) / scale))
     return scale

@@ -29,8 +29,9 @@ _SMALLEST = 8192
 # bits.
 _LOG2_E = np.float32(math.log2(math.e))
 _C1, _C2, _C3, _C4, _C5, _C6 = (np.float32(math.log(2) ** k / math.factorial(k)) for k in range(1, 7))
-# Beyond this the logistic function is 0 or 1 in float32, and n no exponent.
-_FARTHEST = np.float32(126)
+# Below the one the power is no normal number and the logistic function 1; above the other it is infinite and
+# the logistic function 0, so that no number however large is left of it.
+_LOWEST, _HIGHEST = np.float32(-126), np.float32(128)
 _FLOAT_LINEAR, _FLOAT_CUBIC, _FLOAT_SLOPE = np.float32(_LINEAR), np.float32(_CUBIC), np.float32(3 * _CUBIC)
 
 
@@ -45,7 +46,8 @@ def forward(x: Array) -> tuple[Array, Array]:
 
 def backward(g: Array, x: Array, logistic: Array) -> Array:
     """Return the gradient with respect to x, from that of the result."""
-    if fits(_SMALLEST, x, g, logistic) and (kernel := _backward_kernel()) is not None:
+    same = g.shape == x.shape == logistic.shape
+    if same and fits(_SMALLEST, x, g, logistic) and (kernel := _backward_kernel()) is not None:
         of_x = np.empty_like(x)
         kernel(g.reshape(-1), x.reshape(-1), logistic.reshape(-1), of_x.reshape(-1))
         return of_x
@@ -85,7 +87,7 @@ def _forward(x: Array, out: Array, logistic: Array) -> None:
     for i in range(x.size):
         v = x[i]
         t = -v * (_FLOAT_LINEAR + _FLOAT_CUBIC * v * v) * _LOG2_E
-        t = min(max(t, -_FARTHEST), _FARTHEST)
+        t = min(max(t, _LOWEST), _HIGHEST)
         n = np.floor(t + half)
         f = t - n
         power = one + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * _C6)))))

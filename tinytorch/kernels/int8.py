@@ -30,7 +30,7 @@ Kernel = Callable[..., None]
 
 #: outputs whose weights lie together, and inputs that one instruction multiplies
 PANEL, GROUP = 16, 4
-_TINY = float(np.finfo(np.float32).tiny)
+_TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _LARGEST_SUM = 2**31 - 1
 # Without integer instructions weights are turned into floats as they are read, which pays while reading
 # them takes longest: up to four rows.
@@ -67,10 +67,12 @@ def pack(q: Bytes, scales: FloatArray, bias: FloatArray | None) -> Packed:
     """Pack quantized weights of shape (inputs, outputs), and what belongs to each output.
 
     Raises:
-        ValueError: sums of this many products could leave int32.
+        ValueError: sums of this many products could leave int32, a weight is -128, or there are not as many
+            scales and biases as outputs.
     """
     inputs, outputs = q.shape
     check_sums(q, 0)
+    check_lengths(outputs, scales, bias)
     rows, columns = -(-inputs // GROUP) * GROUP, -(-outputs // PANEL) * PANEL
     padded = np.zeros((rows, columns), np.int8)
     padded[:inputs, :outputs] = q
@@ -91,13 +93,25 @@ def unpack(panels: Bytes, inputs: int, outputs: int) -> Bytes:
 
 
 def check_sums(q: Bytes, axis: int | tuple[int, ...]) -> None:
-    """Refuse weights whose products with any bytes, added up over `axis`, could leave int32."""
+    """Refuse weights whose products with any bytes, added up over `axis`, could leave int32.
+
+    -128 is refused as well: some instructions saturate at twice the product of two such bytes.
+    """
+    if q.min(initial=0) < -127:
+        raise ValueError("`weight` must be -127 to 127 as int8, got -128: quantize it symmetrically")
     largest = 255 * int(np.abs(q.astype(np.int16)).sum(axis=axis, dtype=np.int64).max(initial=0))
     if largest > _LARGEST_SUM:
         raise ValueError(
             f"`weight` is too long for sums in int32: they could reach {largest}, beyond {_LARGEST_SUM}; "
             "leave this layer in FP32"
         )
+
+
+def check_lengths(outputs: int, scales: FloatArray, bias: FloatArray | None) -> None:
+    """Refuse scales and biases that are not one number for each output."""
+    for name, values in (("scales", scales), ("bias", bias)):
+        if values is not None and values.shape != (outputs,):
+            raise ValueError(f"`{name}` must have shape ({outputs},), got {values.shape}")
 
 
 def linear(x: FloatArray, packed: Packed, outputs: int, fixed: Range | None) -> FloatArray:
@@ -108,8 +122,12 @@ def linear(x: FloatArray, packed: Packed, outputs: int, fixed: Range | None) -> 
         packed: of as many inputs.
         outputs: how many, without padding.
         fixed: range of the activations; that of each row unless given.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or no byte can have this range.
     """
     _check(x, packed, outputs)
+    check_range(fixed)
     name, kernel = integer_kernel()
     out = np.empty((len(x), outputs), np.float32)
     if kernel is not None:
@@ -130,7 +148,19 @@ def linear_reference(x: FloatArray, packed: Packed, outputs: int, fixed: Range |
 
 
 def products(quantized: Unsigned, packed: Packed, outputs: int) -> Integers:
-    """Return the exact products of bytes (rows, inputs) with the weights, by the loops that `linear` runs."""
+    """Return the exact products of bytes (rows, inputs) with the weights, by the loops that `linear` runs.
+
+    Raises:
+        ValueError: `quantized` holds no bytes, or does not fit the weights.
+    """
+    groups, columns = packed.panels.shape[1], packed.panels.shape[0] * PANEL
+    if quantized.ndim != 2 or quantized.dtype != np.uint8 or groups != -(-quantized.shape[1] // GROUP):
+        raise ValueError(
+            f"`quantized` must be uint8 of up to {groups * GROUP} inputs, got {quantized.dtype} of shape "
+            f"{quantized.shape}"
+        )
+    if not columns - PANEL < outputs <= columns:
+        raise ValueError(f"`outputs` must be as many as were packed, at most {columns}, got {outputs}")
     kernel = integer_kernel()[1]
     if kernel is None:
         return products_reference(quantized, unpack(packed.panels, quantized.shape[1], outputs))
@@ -277,9 +307,18 @@ def _weight_only(x: FloatArray, packed: Packed, outputs: int, kernel: Kernel | N
     if spread > x.shape[1]:
         rows = np.zeros((len(x), spread), np.float32)
         rows[:, : x.shape[1]] = x
-    kernel(rows, packed.panels, packed.scales[:outputs], packed.bias, np.empty(PANEL, np.float32), out)
+    sums = np.empty(PANEL, np.float32)
+    called(kernel, rows, packed.panels, packed.scales[:outputs], packed.bias, sums, out)
     out[~np.isfinite(x).all(axis=1)] = np.nan
     return out
+
+
+def check_range(fixed: Range | None) -> None:
+    """Refuse a range that bytes cannot have: what lies outside of float32 becomes no number, or any."""
+    if fixed is not None and not (_TINY <= fixed.scale <= _HUGE and 0 <= fixed.zero <= 255):
+        raise ValueError(
+            f"`fixed` must have a scale of {_TINY:.1e} to {_HUGE:.1e} and a zero of 0 to 255, got {fixed}"
+        )
 
 
 def _check(x: FloatArray, packed: Packed, outputs: int) -> None:
@@ -304,20 +343,33 @@ def _run(
 ) -> None:
     panels, scales, sums, bias = packed
     mode, scale, zero = (_DYNAMIC, 1.0, 0) if fixed is None else (_STATIC, *fixed)
-    try:
-        kernel(x, _NO_BYTES, panels, scales[:outputs], sums, bias, mode, scale, zero, _NO_INTEGERS, out)
-    except TypeError as error:
-        raise ValueError(
-            f"`x` and `packed` must be contiguous, writable arrays, got strides {x.strides} and "
-            f"{panels.strides} of {panels.dtype}"
-        ) from error
+    called(kernel, x, _NO_BYTES, panels, scales[:outputs], sums, bias, mode, scale, zero, _NO_INTEGERS, out)
 
 
 def _run_given(kernel: Kernel, quantized: Unsigned, packed: Packed, outputs: int, out: Integers) -> None:
     panels, scales, sums, bias = packed
     given = np.zeros((len(quantized), panels.shape[1] * GROUP), np.uint8)
     given[:, : quantized.shape[1]] = quantized
-    kernel(_NO_ROWS, given, panels, scales[:outputs], sums, bias, _GIVEN, 1.0, 0, out, _NO_ROWS)
+    called(kernel, _NO_ROWS, given, panels, scales[:outputs], sums, bias, _GIVEN, 1.0, 0, out, _NO_ROWS)
+
+
+def called(kernel: Kernel, *arguments: Any) -> None:
+    """Run compiled loops; where arrays are not writable or not aligned, which numba refuses, on copies.
+
+    Raises:
+        ValueError: an array is not contiguous, or of another type.
+    """
+    try:
+        kernel(*arguments)
+    except TypeError as error:
+        arrays = [a for a in arguments if isinstance(a, np.ndarray)]
+        if all(a.flags.behaved for a in arrays):
+            kinds = ", ".join(f"{a.dtype} {a.strides}" for a in arrays)
+            raise ValueError(
+                f"`x` and `packed` must be contiguous arrays of their types, got, with strides, {kinds}"
+            ) from error
+        copied = (a.copy() if isinstance(a, np.ndarray) and not a.flags.behaved else a for a in arguments)
+        called(kernel, *copied)
 
 
 def _padded(values: Any, length: int) -> FloatArray:

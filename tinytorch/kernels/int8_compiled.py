@@ -215,6 +215,8 @@ def _lay_out(planes: Any, scale: Any, zero: Any, line: Any, high: int, wide: int
     if np.isnan(scale):
         return
     inverse = np.float32(1) / scale
+    if width == 0:  # all is padding, and the loops over rows take at least one number
+        return
     for group in range((c + 3) // 4):
         for i in range(height):
             row = ((group * down + (i + ph) % down) * across * high) + (i + ph) // down

@@ -22,6 +22,9 @@ from tinytorch.kernels.int8 import (
     Kernel,
     Range,
     agreed,
+    called,
+    check_lengths,
+    check_range,
     check_sums,
     chosen_way,
     quantized_rows,
@@ -55,10 +58,12 @@ def pack(q: Bytes, scales: FloatArray, bias: FloatArray | None) -> PackedKernels
     """Pack quantized kernels (O, C, kh, kw), and what belongs to each output channel.
 
     Raises:
-        ValueError: sums of this many products could leave int32.
+        ValueError: sums of this many products could leave int32, a weight is -128, or there are not as many
+            scales and biases as output channels.
     """
     o, c, kh, kw = q.shape
     check_sums(q, (1, 2, 3))
+    check_lengths(o, scales, bias)
     padded = np.zeros((-(-o // BLOCK) * BLOCK, -(-c // GROUP) * GROUP, kh, kw), np.int8)
     padded[:o, :c] = q
     grouped = padded.reshape(-1, BLOCK, padded.shape[1] // GROUP, GROUP, kh, kw).transpose(0, 2, 4, 5, 1, 3)
@@ -90,8 +95,12 @@ def forward(
         channels: of the images.
         window: where the kernels are put.
         fixed: range of the activations; that of each image unless given.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or no byte can have this range.
     """
     _check(x, packed, channels, window)
+    check_range(fixed)
     way = chosen_way()
     kernel = None if isinstance(way, str) else image_kernel(way)
     if kernel is None:
@@ -165,9 +174,9 @@ def _run(
     at = _layout(*x.shape[1:], window)
     out = np.empty((len(x), packed.scales.size, *window.positions(*x.shape[2:])), np.float32)
     mode, scale, zero = (0, 1.0, 0) if fixed is None else (1, *fixed)
-    kernel(
-        x, packed.blocks, packed.scales, packed.sums, packed.bias, mode, scale, zero, at.shifts, at.length,
-        at.span, at.high, at.wide, at.steps, out,
+    called(
+        kernel, x, packed.blocks, packed.scales, packed.sums, packed.bias, mode, scale, zero, at.shifts,
+        at.length, at.span, at.high, at.wide, at.steps, out,
     )  # fmt: skip
     return out
 

@@ -27,7 +27,8 @@ def forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Arr
     Returns:
         The result, the normalised input, 1 / standard deviation of shape (..., 1), and `gamma`.
     """
-    if fits(_SMALLEST, x, gamma, beta) and (kernel := _forward_kernel()) is not None:
+    whole = gamma.shape == beta.shape == x.shape[-1:]  # loops would read beyond anything shorter
+    if whole and fits(_SMALLEST, x, gamma, beta) and (kernel := _forward_kernel()) is not None:
         out, normalized = np.empty_like(x), np.empty_like(x)
         inverse = np.empty((*x.shape[:-1], 1), np.float32)
         d = x.shape[-1]
@@ -46,7 +47,8 @@ def forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Arr
 
 def backward(g: Array, normalized: Array, inverse: Array, gamma: Array) -> tuple[Array, Array, Array]:
     """Return the gradients with respect to x, gamma and beta, from that of the result."""
-    if fits(_SMALLEST, normalized, g, gamma) and (kernel := _backward_kernel()) is not None:
+    whole = g.shape == normalized.shape and gamma.shape == g.shape[-1:] and inverse.flags.carray
+    if whole and fits(_SMALLEST, normalized, g, gamma) and (kernel := _backward_kernel()) is not None:
         of_x = np.empty_like(g)
         of_gamma, of_beta = np.zeros_like(gamma), np.zeros_like(gamma)
         d = g.shape[-1]

@@ -28,11 +28,22 @@ def sgd(
         decay: share of `data` that is added to the gradient.
     """
     arrays = (data, gradient) if velocity is None else (data, gradient, velocity)
+    _check(*arrays)
     if fits(_SMALLEST_SGD, *arrays) and (kernel := _sgd_kernel()) is not None:
         flat = [array.reshape(-1) for array in arrays]
         kernel(flat[0], flat[1], flat[-1], lr, momentum, decay, velocity is not None)
     else:
         sgd_reference(data, gradient, velocity, lr, momentum, decay)
+
+
+def _check(data: Array, *others: Array) -> None:
+    """Refuse other shapes: loops would read beyond what is shorter, and NumPy would broadcast it."""
+    for other in others:
+        if other.shape != data.shape:
+            raise ValueError(
+                f"the gradient and the running numbers of a parameter must have its shape {data.shape}, got "
+                f"{other.shape}: make a new optimizer after a parameter was given another shape"
+            )
 
 
 def sgd_reference(
@@ -69,6 +80,7 @@ def adam(
         step: number of this step, from 1; corrects the running numbers for having started at zero.
         decay: share of `data` that is taken away first.
     """
+    _check(data, gradient, mean, square)
     size = lr / (1 - betas[0] ** step)
     root = (1 - betas[1] ** step) ** 0.5
     if fits(_SMALLEST, data, gradient, mean, square) and (kernel := _adam_kernel()) is not None:

@@ -36,7 +36,8 @@ def largest(x: Array, window: Window) -> tuple[Array, Winners]:
 
 def largest_backward(g: Array, winners: Winners, shape: tuple[int, ...], window: Window) -> Array:
     """Return the gradient with respect to images of `shape`: each patch gives its to its largest pixel."""
-    if fits(_SMALLEST, g) and (kernel := _backward_kernel()) is not None:
+    fitting = winners.shape == g.shape and winners.flags.carray and 0 not in shape
+    if fitting and fits(_SMALLEST, g) and (kernel := _backward_kernel()) is not None:
         of_x = np.zeros(shape, np.float32)
         kernel(g, winners, of_x, window.kernel[1], *window.stride, *window.padding)
         return of_x
@@ -62,8 +63,8 @@ def largest_backward_reference(g: Array, winners: Winners, shape: tuple[int, ...
     """`largest_backward` in NumPy."""
     kh, kw = window.kernel
     chosen = winners[:, :, None] == np.arange(kh * kw)[:, None, None]
-    split = (chosen * g[:, :, None]).reshape(*shape[:2], kh, kw, *g.shape[2:])
-    return folded_reference(split.astype(g.dtype, copy=False), shape, window)
+    share = np.where(chosen, g[:, :, None], g.dtype.type(0))  # a product with an infinite one would be NaN
+    return folded_reference(share.reshape(*shape[:2], kh, kw, *g.shape[2:]), shape, window)
 
 
 def average(x: Array, window: Window) -> Array:

@@ -66,7 +66,9 @@ def masked_softmax(scores: Array, mask: NDArray[np.bool_] | None, scale: float) 
     Returns:
         The weights, in the shape of `scores`. A row that keeps nothing is all zeros.
     """
-    simple = mask is None or (mask.shape == scores.shape[-2:] and mask.flags.c_contiguous)
+    simple = mask is None or (
+        mask.shape == scores.shape[-2:] and mask.dtype == np.bool_ and mask.flags.carray
+    )
     if simple and fits(_SMALLEST, scores) and (kernel := _masked_kernel()) is not None:
         kept = np.ones(scores.shape[-2:], bool) if mask is None else mask
         out = np.empty_like(scores)

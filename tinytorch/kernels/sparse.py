@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinytorch.kernels import FloatArray
-from tinytorch.kernels.choice import enabled
+from tinytorch.kernels.choice import enabled, usable
 from tinytorch.kernels.sparse_formats import PANEL, Packed, coordinates, fitting, places_reference, problem
 
 # Rows up to which a product for each is faster than columns of sixteen, most of them empty: 1024 x 1024 at
@@ -48,14 +48,14 @@ def product(x: FloatArray, packed: Packed, bias: FloatArray | None = None) -> Fl
     if enabled():
         codes = packed.values.dtype == np.int8
         given = (
-            np.ascontiguousarray(x),
+            x,
             *_places(packed),
             _NOTHING if codes else packed.values,
             packed.values if codes else _NO_CODES,
             _NOTHING if packed.scale is None else packed.scale,
             _NOTHING if bias is None else bias,
         )
-        arrays = [a if a.flags.writeable else a.copy() for a in given]  # numba takes no others
+        arrays = [usable(a) for a in given]
         if len(x) <= _FEW_ROWS and _compiled().row_product(*arrays, out):
             return out
         if _compiled().batch_product(*arrays, out):
@@ -103,8 +103,7 @@ def _places(packed: Packed) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     inputs, outputs = packed.shape
     counts = np.empty((-(-inputs // PANEL), outputs), np.uint16)
     indices = np.empty(packed.values.size + 8, np.uint8)
-    writable = mask if mask.flags.writeable else mask.copy()
-    if not (enabled() and _compiled().positions(writable, inputs, counts, indices)):
+    if not (enabled() and _compiled().positions(usable(mask), inputs, counts, indices)):
         return places_reference(mask, packed.shape)
     return counts, indices[: packed.values.size]
 

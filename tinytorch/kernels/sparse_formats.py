@@ -162,12 +162,18 @@ def problem(packed: Packed) -> str | None:
             return "there must be one index of one byte for each value"
         if counts is None or not fitting(counts, np.uint16, (panels, outputs)):
             return f"counts must be uint16 of shape {(panels, outputs)}"
+        if int(np.maximum.reduce(counts, axis=None, initial=0)) > PANEL:
+            return f"an output has {counts.max()} entries in a panel of {PANEL} inputs"
         stored = int(np.add.reduce(counts, axis=None, dtype=np.intp))
         return None if stored == values.size else f"counts add up to {stored}, not to {values.size}"
     if packed.format != "bitmask":
         return f"there is no format {packed.format!r}"
     if mask is None or not fitting(mask, np.uint8, (outputs * -(-inputs // 8),)):
         return f"the mask must be uint8 of shape {(outputs * -(-inputs // 8),)}"
+    used = inputs % 8  # bits of the last byte of each output, of which there is one for every eight inputs
+    size = -(-(inputs % PANEL) // 8)
+    if used and np.any(mask[mask.size - outputs * size :][size - 1 :: size] >> used):
+        return f"the mask has bits beyond its {inputs} inputs"
     stored = int(np.bitwise_count(mask).sum(dtype=np.intp))
     return None if stored == values.size else f"the mask has {stored} bits for {values.size} values"
 
@@ -184,6 +190,8 @@ def _joined(parts: list[Any], dtype: Any) -> NDArray[Any]:
 def _quantized(weight: FloatArray) -> tuple[FloatArray, NDArray[Any]]:
     if not np.isfinite(weight).all():
         raise ValueError("`weight` must be finite to be stored as int8, got NaN or infinity: use float32")
-    scale = np.abs(weight).max(axis=0, initial=0) / np.float32(127)
-    scale = np.where(scale > 0, scale, 1).astype(np.float32)
+    largest = np.abs(weight).max(axis=0, initial=0)
+    # A smaller step would be subnormal, so far off that weights were cut to 127 steps of it.
+    steps = np.maximum(largest / np.float32(127), np.finfo(np.float32).tiny)
+    scale = np.where(largest > 0, steps, 1).astype(np.float32)
     return scale, np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)
