@@ -249,6 +249,42 @@ def test_a_layer_of_the_skeleton_that_was_of_another_class_is_replaced(tmp_path)
     assert skeleton(x).data.tobytes() == model(x).data.tobytes()
 
 
+def test_plain_arrays_of_the_skeleton_are_replaced_and_keep_the_type_of_the_file(tmp_path):
+    model, skeleton = Own(), Own()
+    model.table, skeleton.table = np.float32([0.5, -1.25]), np.int8([3, 4])
+    save_model(model, tmp_path / "m")
+    before = skeleton.table
+    load_model(tmp_path / "m", skeleton)
+    assert skeleton.table.dtype == np.float32
+    assert skeleton.table.tolist() == [0.5, -1.25]
+    assert before.tolist() == [3, 4]
+    skeleton.table[0] = 1  # writable
+
+
+def test_a_parameter_that_is_read_only_gets_new_memory(tmp_path):
+    model, skeleton = Own(), Own()
+    save_model(model, tmp_path / "m")
+    frozen = np.zeros((3, 4), np.float32)
+    frozen.flags.writeable = False
+    skeleton.inner.weight.data = frozen
+    load_model(tmp_path / "m", skeleton)
+    np.testing.assert_array_equal(skeleton.inner.weight.data, model.inner.weight.data)
+    assert not frozen.any()
+
+
+@pytest.mark.parametrize("shared", ["layer", "weight"])
+def test_what_only_the_skeleton_shares_is_separate_afterwards(tmp_path, shared):
+    model, skeleton = Sequential(Linear(3, 3), Linear(3, 3)), Sequential(Linear(3, 3), Linear(3, 3))
+    save_model(model, tmp_path / "m")
+    if shared == "layer":
+        skeleton.layers[1] = skeleton[0]
+    else:
+        skeleton[1].weight = skeleton[0].weight
+    load_model(tmp_path / "m", skeleton)
+    x = np.ones((2, 3))
+    assert skeleton(x).data.tobytes() == model(x).data.tobytes()
+
+
 def test_files_of_the_other_kind_are_told_apart(tmp_path):
     save_model(small(), tmp_path / "m")
     trainer().save_checkpoint(tmp_path / "c")

@@ -15,6 +15,7 @@ from tinytorch.perf.compression import (
     measure_sparsity,
     model_bytes,
 )
+from tinytorch.perf.memoization import enable_kv_cache
 
 
 def perceptron(seed=0):
@@ -122,6 +123,23 @@ def test_a_model_in_training_is_measured_in_evaluation_and_stays_in_training():
     assert all(np.array_equal(model.state_dict()[name], array) for name, array in before.items())
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_language_model_keeps_what_its_cache_holds_and_is_measured_without_it(nested):
+    model = tt.GPT(30, 32, 1, 2, max_seq_len=16, rng=np.random.default_rng(0)).eval()
+    cache, ids = enable_kv_cache(model, max_seq_len=8), np.arange(24).reshape(2, 12)
+    with tt.no_grad():
+        model(ids[:1, :5])
+    keys, seen = cache.get(0)[0].data, []
+    compressor = ModelCompressor(0.5, quantize=False, evaluate=lambda m: seen.append(m(ids)) or 1)
+    given = tt.Sequential(model) if nested else model
+    small, report = compressor.compress(given, ids)  # more than the cache has room for
+    assert (cache.batch_size, cache.length) == (1, 5)
+    np.testing.assert_array_equal(cache.get(0)[0].data, keys)
+    expected, found = model(ids).data, small(ids).data
+    np.testing.assert_array_equal(seen[0].data, expected)
+    assert report.output_error == pytest.approx(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
 def test_gradients_of_the_old_model_do_not_come_along():
     model = tt.Sequential(
         tt.Linear(4, 4), tt.LayerNorm(4), tt.ReLU(), tt.Linear(4, 4), tt.ReLU(), tt.Linear(4, 2)
@@ -176,6 +194,45 @@ def test_fine_tuning_may_take_the_model_alone_and_leaves_modes_as_they_were():
     assert not any(layer.training for _, layer in small.named_layers())
 
 
+class Tuned:
+    """Notes what it is called with."""
+
+    def __init__(self):
+        self.seen = []
+
+    def by_name(self, model, epochs=1, *, pruner=None):
+        self.seen.append((epochs, pruner))
+
+    def with_defaults(self, model, epochs=3, rate=0.1):
+        self.seen.append((epochs, rate))
+
+    def required(self, model, p, epochs=2):
+        self.seen.append((p, epochs))
+
+    def positional(self, model, pruner=None, /):
+        self.seen.append((pruner,))
+
+    def several(self, *arguments):
+        self.seen.append(arguments[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("by_name", lambda p: p[0] == 1 and isinstance(p[1], compression.MagnitudePruner)),
+        ("with_defaults", lambda p: p == (3, 0.1)),
+        ("required", lambda p: isinstance(p[0], compression.MagnitudePruner) and p[1] == 2),
+        ("positional", lambda p: isinstance(p[0], compression.MagnitudePruner)),
+        ("several", lambda p: len(p) == 1 and isinstance(p[0], compression.MagnitudePruner)),
+    ],
+)
+def test_fine_tuning_gets_the_pruner_only_where_it_asks_for_it(name, expected):
+    tuned = Tuned()
+    ModelCompressor(0.5, steps=1).compress(perceptron(), fine_tune=getattr(tuned, name))
+    assert len(tuned.seen) == 1
+    assert expected(tuned.seen[0])
+
+
 @pytest.mark.parametrize("rows", [1, 5])
 def test_calibration_data_may_be_a_list_of_batches(rows):
     batches = [inputs(rows), tt.Tensor(inputs(3))]
@@ -187,6 +244,7 @@ def test_calibration_data_may_be_a_list_of_batches(rows):
     ("call", "message"),
     [
         (lambda: ModelCompressor(1.2), "`sparsity` must be a share from 0 to 1"),
+        (lambda: ModelCompressor(evaluate=0.9), "`evaluate` must be a function of the model, got float"),
         (lambda: ModelCompressor(steps=0), "`steps` must be a positive whole number"),
         (lambda: ModelCompressor(scope="row"), "`scope` must be 'global' or 'layer'"),
         (
@@ -194,6 +252,10 @@ def test_calibration_data_may_be_a_list_of_batches(rows):
             "`model` must hold a Linear or a Conv2d",
         ),
         (lambda: ModelCompressor().compress("model"), "`model` must be a Layer, got str"),
+        (
+            lambda: ModelCompressor().compress(perceptron(), fine_tune=3),
+            "`fine_tune` must be a function of the model, got int",
+        ),
         (lambda: ModelCompressor().compress(perceptron(), []), "`calibration_data` must hold at least one"),
         (lambda: ModelCompressor().compress(perceptron(), np.empty((0, 64))), "`calibration_data` must hold"),
         (

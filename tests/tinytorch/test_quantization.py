@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinytorch as tt
-from tinytorch.kernels import int8
+from tinytorch.kernels import int8, int8_images
+from tinytorch.kernels.int8_images import PackedKernels
 from tinytorch.perf.quantization import (
     INT8Quantizer,
     MinMaxObserver,
@@ -17,8 +18,10 @@ from tinytorch.perf.quantization import (
     QuantizationConfig,
     QuantizedConv2d,
     QuantizedLinear,
+    layers,
     quantize_model,
 )
+from tinytorch.perf.quantization import model as model_module
 
 floats = st.floats(-(2.0**100), 2.0**100, width=32)
 
@@ -230,6 +233,90 @@ def test_a_fixed_range_clips_and_a_dynamic_one_does_not():
     assert relative(fixed(large).data, linear(large).data) < 0.02
 
 
+class Fixed:
+    """An observer of one answer."""
+
+    def __init__(self, scale, zero_point):
+        self.answer = (scale, zero_point)
+
+    def observe(self, x):
+        pass
+
+    def qparams(self):
+        return self.answer
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf, 1e-40, 1e300])
+def test_a_scale_that_float32_cannot_invert_is_refused_and_changes_nothing(scale):
+    layer = QuantizedLinear(tt.Linear(8, 4), calibration_data=normal(5, 8))
+    before = layer.activation_scale, layer.activation_zero
+    with pytest.raises(ValueError, match="`observer` must find a finite scale"):
+        layer.calibrate(normal(5, 8), Fixed(scale, 0))
+    assert (layer.activation_scale, layer.activation_zero) == before
+
+
+@pytest.mark.parametrize("zero_point", [-129, 128, 0.5, np.nan])
+def test_a_zero_point_that_is_no_byte_is_refused(zero_point):
+    with pytest.raises(ValueError, match="`observer` must find a zero point that is whole, -128 to 127"):
+        quantize_model(mlp(), QuantizationConfig(observer=lambda: Fixed(1.0, zero_point)), normal(5, 64))
+
+
+@pytest.mark.parametrize("zero_point", [-128, 127])
+def test_the_ends_of_the_bytes_are_zero_points_too(zero_point):
+    linear = tt.Linear(8, 4, rng=np.random.default_rng(0))
+    layer, x = QuantizedLinear(linear), np.abs(normal(5, 8)) * (1 if zero_point < 0 else -1)
+    layer.calibrate(x, Fixed(np.abs(x).max() / 255, zero_point))
+    assert relative(layer(x).data, linear(x).data) < 0.02
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"bias": False, "padding": (0, 2)}])
+@pytest.mark.parametrize("static", [True, False])
+def test_without_integer_instructions_a_convolution_computes_in_floats(monkeypatch, options, static):
+    conv, x = tt.Conv2d(18, 11, 3, **options, rng=np.random.default_rng(1)), normal(4, 18, 9, 12)
+    layer = QuantizedConv2d(conv, calibration_data=0.5 * x if static else None)
+    x[2, 3, 4, 5] = np.nan
+    monkeypatch.setattr(int8, "chosen_way", lambda: "weight-only")
+
+    def never(*_):
+        raise AssertionError("the reference ran")
+
+    monkeypatch.setattr(layers.int8_images, "forward", never)
+    found = layer(x).data
+    monkeypatch.undo()
+    expected = int8_images.forward_reference(
+        x,
+        PackedKernels(layer.blocks, layer.scales, layer.sums, layer.all_bias),
+        18,
+        layer.window,
+        layer._fixed,
+    )
+    assert np.isnan(found[2]).all()
+    others = [0, 1, 3]
+    if static:  # rounded and clipped alike
+        np.testing.assert_allclose(found[others], expected[others], rtol=1e-4, atol=1e-4)
+    else:  # not rounded at all
+        assert 0 < relative(found[others], expected[others]) < 0.02
+        assert relative(found[others], conv(x[others]).data) < 0.01
+
+
+def test_what_lies_far_beyond_a_fixed_range_is_clipped_in_floats_too(monkeypatch):
+    layer, x = QuantizedConv2d(tt.Conv2d(16, 3, 3, rng=np.random.default_rng(0))), normal(1, 16, 4, 4)
+    layer.calibrate(x, Fixed(1e-30, 0))
+    expected = layer(1e30 * x).data
+    monkeypatch.setattr(layers, "in_floats", lambda: True)
+    np.testing.assert_allclose(layer(1e30 * x).data, expected, rtol=1e-4)
+
+
+def test_the_report_says_what_convolutions_do_without_integer_instructions(monkeypatch):
+    conv = tt.Sequential(tt.Conv2d(16, 4, 3))
+    said = "convolutions compute in FP32 with weights read as INT8"
+    monkeypatch.setattr(model_module, "in_floats", lambda: False)
+    assert said not in quantize_model(conv).quantization_report.kernel
+    monkeypatch.setattr(model_module, "in_floats", lambda: True)
+    assert said in quantize_model(conv).quantization_report.kernel
+    assert said not in quantize_model(mlp()).quantization_report.kernel
+
+
 def test_nothing_is_kept_in_float_but_scales_and_bias():
     layer = QuantizedLinear(tt.Linear(512, 256))
     kept = {name: value for name, value in vars(layer).items() if isinstance(value, np.ndarray)}
@@ -354,6 +441,31 @@ def test_a_language_model_can_be_quantized():
     assert quantized.generate(ids[:, :4], 5, temperature=0).shape == (1, 9)
 
 
+class Looking(tt.Layer):
+    """Looks at its layer while it computes."""
+
+    def __init__(self):
+        self.inner = tt.Linear(64, 48, rng=np.random.default_rng(0))
+
+    def forward(self, x):
+        return self.inner(x) * (1 / self.inner.in_features)
+
+
+def test_a_model_may_look_at_its_layers_while_it_is_calibrated():
+    model, x = Looking(), normal(20, 64)
+    quantized = quantize_model(model, calibration_data=x)
+    assert quantized.inner.activation_scale == pytest.approx(np.ptp(x) / 255, rel=1e-5)
+    assert relative(quantized(x).data, model(x).data) < 0.02
+
+
+def test_gradients_stay_with_the_original():
+    model = mlp().eval()
+    model(normal(3, 64)).sum().backward()
+    quantized = quantize_model(model)
+    assert all(p.grad is not None for p in model.parameters())
+    assert quantized[5].weight.grad is None
+
+
 def test_calibration_sees_only_its_own_data():
     model = mlp()
     fixed = quantize_model(model, calibration_data=0.01 * normal(50, 64))
@@ -396,6 +508,13 @@ def test_a_model_with_nothing_to_quantize_is_refused(model):
 def test_wrong_configurations_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         QuantizationConfig(**options)
+    for make in (quantize_model, lambda model, config: QuantizedLinear(model[0], config)):
+        with pytest.raises(ValueError, match=r"`config` must be a QuantizationConfig, got ndarray; data is"):
+            make(mlp(), normal(5, 64))
+    with pytest.raises(
+        ValueError, match=r"`observer` must make objects with observe\(x\) and qparams\(\), got"
+    ):
+        quantize_model(mlp(), QuantizationConfig(observer=lambda: 3), normal(5, 64))
     with pytest.raises(ValueError, match="needs `calibration_data`"):
         quantize_model(mlp(), QuantizationConfig(activations="static"))
 

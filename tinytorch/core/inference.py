@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from tinytorch.core.activations import GELU
 from tinytorch.core.attention import MultiHeadAttention, causal_mask
 from tinytorch.core.autograd import recording
-from tinytorch.core.layers import LayerNorm, Linear
-from tinytorch.core.tensor import OBSERVER
+from tinytorch.core.embeddings import Embedding
+from tinytorch.core.layers import Dropout, Layer, LayerNorm, Linear
+from tinytorch.core.tensor import OBSERVER, Tensor
 from tinytorch.kernels import decoding, int8, softmax
 from tinytorch.kernels.decoding import BlockWeights
 from tinytorch.kernels.int8 import Packed, Range
@@ -36,7 +37,7 @@ class Projection:
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
-        self.live = type(layer) is Linear
+        self.live = type(layer) is Linear and _forward(layer) is None
         self.packed = _packed(layer) if _is_quantized(layer) else None
         self.zeros = np.zeros(layer.out_features, np.float32)
 
@@ -45,8 +46,10 @@ class Projection:
         if self.live:
             return product(rows, self.layer.weight._array)
         if self.packed is not None:
-            return int8.linear(rows, self.packed, self.layer.out_features, self.layer._fixed)
-        return np.asarray(self.layer(rows).numpy(), np.float32)
+            layer = self.layer
+            fixed = None if layer.activation_scale is None else layer._fixed
+            return int8.linear(rows, self.packed, layer.out_features, fixed)
+        return np.array(self.layer(rows).numpy(), np.float32, order="C")  # what follows writes into it
 
     @property
     def bias(self) -> Array:
@@ -55,6 +58,15 @@ class Projection:
             found: Array = self.layer.bias._array
             return found
         return self.zeros
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of what is read for rows, however many: packed weights, or all that the layer holds."""
+        if self.packed is not None:
+            return sum(array.nbytes for array in self.packed)
+        return sum(
+            _n_bytes(value) for _, layer in self.layer.named_layers() for value in vars(layer).values()
+        )
 
 
 class Merged(NamedTuple):
@@ -96,12 +108,49 @@ class Steps:
     """The steps of a GPT; its weights are looked at anew in each, its layers by `steps_of`."""
 
     def __init__(self, model: Any, blocks: list[Block]) -> None:
-        self.parts = _parts(model)
+        self.parts = _parts(model) or ()
+        self.forwards = tuple(map(_forward, self.parts))
         self.model = weakref.proxy(model)
         self.blocks = blocks
-        layers = ((b.query, b.key, b.value, b.out, b.first, b.second) for b in blocks)
-        self.plain = all(projection.live for block in layers for projection in block)
         self.head = Projection(model.lm_head)
+        inside = [p for b in blocks for p in (b.query, b.key, b.value, b.out, b.first, b.second)]
+        self.projections = [*inside, self.head]
+        self.norms = [*(norm for b in blocks for norm in (b.ln1, b.ln2)), model.ln_f]
+        self.plain = all(projection.live for projection in inside)
+        self.packed = [(p.layer, p.packed.panels) for p in self.projections if p.packed is not None]
+        together = [p.layer for b in blocks if b.merged is not None for p in (b.query, b.key, b.value)]
+        self.ranges = [(layer, layer.activation_scale, layer.activation_zero) for layer in together]
+        self.dropouts = [model.dropout, *(part for b in model.blocks for part in (b.dropout, b.mlp.dropout))]
+        #: of a cache that fits: number of layers, and of heads in each, and their width; None if these differ
+        sizes = {(len(blocks), b.attention.num_heads, b.attention.head_dim) for b in blocks}
+        self.sizes = sizes.pop() if len(sizes) == 1 else None
+
+    def current(self) -> bool:
+        """Return whether quantized layers hold the same arrays and ranges as when these steps were made."""
+        for layer, panels in self.packed:
+            if layer.panels is not panels:
+                return False
+        for layer, scale, zero in self.ranges:
+            if layer.activation_scale != scale or layer.activation_zero != zero:
+                return False
+        return True
+
+    def n_bytes(self, shape: tuple[int, ...], start: int, cache: Any) -> int:
+        """Return the bytes that a pass over ids of shape (B, T) reads and writes beside them and its scores.
+
+        These are rows of the embeddings, all weights once, keys and values that the cache held before, and
+        those that are put into it; what one block hands to the next is not counted.
+        """
+        batch, new = shape
+        weights: int = sum(projection.n_bytes for projection in self.projections)
+        weights += sum(_n_bytes(norm.gamma) + _n_bytes(norm.beta) for norm in self.norms)
+        rows: int = (batch + 1) * new * 4 * self.norms[0].normalized_shape
+        if cache is None:
+            return weights + rows
+        vector = cache.head_dim * cache.keys[0].itemsize + (4 if cache.scales[0].size else 0)
+        kept = min(start + 1, cache.capacity) - 1 if new == 1 else min(start, cache.capacity)
+        places: int = batch * cache.num_heads * (kept + min(new, cache.capacity))
+        return weights + rows + 2 * len(self.blocks) * places * int(vector)
 
     def logits(self, ids: NDArray[np.intp], start: int, cache: Any, last_only: bool) -> Array:
         """Return scores of the next token, (B, T, vocab), or (B, 1, vocab) for the last position only.
@@ -111,7 +160,12 @@ class Steps:
             start: position of the first one.
             cache: a KVCache that holds `start` positions, or None; the new ones are put into it.
             last_only: whether only the last position meets the head.
+
+        Raises:
+            ValueError: the cache was made for blocks of other numbers or heads.
         """
+        if cache is not None and self.sizes != (cache.num_layers, cache.num_heads, cache.head_dim):
+            raise ValueError(_unfitting(self, cache))
         observer = OBSERVER.get()
         if observer is None:
             return self._logits(ids, start, cache, last_only)
@@ -122,7 +176,7 @@ class Steps:
     def _logits(self, ids: NDArray[np.intp], start: int, cache: Any, last_only: bool) -> Array:
         model = self.model
         batch, length = ids.shape
-        x = model.token_embedding.weight._array[ids]
+        x = model.token_embedding.weight._array.take(ids, axis=0)
         x += model.position_embedding.weight._array[start : start + length]
         x = x.reshape(batch * length, model.embed_dim)
         added: Array | None = None
@@ -189,8 +243,16 @@ class Steps:
 def fused_step(
     ids: NDArray[np.intp], *, steps: Steps, start: int, cache: Any, last_only: bool
 ) -> tuple[Array, tuple[()]]:
-    """Rule of `Steps.logits`, for those who observe operations; there is nothing to differentiate."""
-    return steps._logits(ids, start, cache, last_only), ()
+    """Rule of `Steps.logits`, for those who observe operations; there is nothing to differentiate.
+
+    It has all of the work: layers that it calls, where those are no plain or quantized ones, are not observed
+    a second time.
+    """
+    unobserved = OBSERVER.set(None)
+    try:
+        return steps._logits(ids, start, cache, last_only), ()
+    finally:
+        OBSERVER.reset(unobserved)
 
 
 _ENABLED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
@@ -198,7 +260,8 @@ _STEPS: weakref.WeakKeyDictionary[Any, Steps] = weakref.WeakKeyDictionary()
 
 
 def enable(model: Any, cache: Any) -> None:
-    """Let a model use a KVCache."""
+    """Let a model use a KVCache; what quantized layers were packed into is made anew."""
+    _STEPS.pop(model, None)
     _ENABLED[model] = cache
 
 
@@ -221,11 +284,12 @@ def continued(model: Any, ids: NDArray[np.intp], start: int) -> Array | None:
     cache = cached(model)
     if cache is None or recording():
         return None
-    steps = steps_of(model)
+    steps = steps_of(model, thorough=start == 0)
     if steps is None:
         raise ValueError(f"a cache needs the blocks of GPT as they are: disable_kv_cache() {model!r} first")
-    if model.training and any(getattr(layer, "p", 0) > 0 for _, layer in model.named_layers()):
-        raise ValueError("a cache has no dropout: call model.eval() first, or disable_kv_cache(model)")
+    for layer in steps.dropouts:
+        if layer.training and layer.p:
+            raise ValueError("a cache has no dropout: call model.eval() first, or disable_kv_cache(model)")
     if start == 0:
         cache.room(0, ids.shape[1])
         cache.begin(len(ids))
@@ -239,48 +303,63 @@ def continued(model: Any, ids: NDArray[np.intp], start: int) -> Array | None:
     return steps.logits(ids, start, cache, last_only=False)
 
 
-def steps_of(model: Any) -> Steps | None:
+def _unfitting(steps: Steps, cache: Any) -> str:
+    if steps.sizes is None:
+        return (
+            "a cache needs blocks of the same heads: call disable_kv_cache() where they differ in `num_heads`"
+        )
+    return (
+        f"the cache does not fit the blocks of the model: these have {steps.sizes} layers, heads and "
+        f"head_dim, got {cache!r}: call enable_kv_cache() again after changing blocks"
+    )
+
+
+def steps_of(model: Any, thorough: bool = True) -> Steps | None:
     """Return the steps of a GPT; None where it, or a part of it, is of another class than it was made of.
 
     They are made once for each model, and again where a layer was replaced.
+
+    Args:
+        model: any layer.
+        thorough: look for a `forward` that was assigned to a layer, too, which takes longer.
     """
     known = _STEPS.get(model)
-    if known is not None and known.parts == _parts(model):
-        return known
+    if known is not None and known.parts == _parts(model) and known.current():
+        forwards = tuple(map(_forward, known.parts)) if thorough else known.forwards
+        if forwards == known.forwards and not (thorough and _forward(model)):
+            return known
     steps = _new_steps(model)
     if steps is not None:
         _STEPS[model] = steps
     return steps
 
 
-def _parts(model: Any) -> tuple[Any, ...]:
-    """Return all layers that steps depend on; layers are equal only to themselves."""
-    parts = [model.lm_head, model.ln_f, vars(model).get("forward")]
-    for block in model.blocks:
-        attention, mlp = block.attention, block.mlp
-        parts += [block, attention, mlp, block.ln1, block.ln2, mlp.gelu, mlp.linear1, mlp.linear2]
-        parts += [attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj]
+def _parts(model: Any) -> tuple[Any, ...] | None:
+    """Return all layers that steps depend on, equal only to themselves; None where a block has others."""
+    parts = [model.token_embedding, model.position_embedding, model.dropout, model.lm_head, model.ln_f]
+    try:
+        for block in model.blocks:
+            attention, mlp = block.attention, block.mlp
+            parts += (
+                block, attention, mlp, block.ln1, block.ln2, block.dropout, mlp.gelu, mlp.linear1,
+                mlp.linear2, mlp.dropout, attention.q_proj, attention.k_proj, attention.v_proj,
+                attention.out_proj,
+            )  # fmt: skip
+    except AttributeError:
+        return None
     return tuple(parts)
 
 
 def _new_steps(model: Any) -> Steps | None:
-    from tinytorch.core.transformers import GPT, MLP, TransformerBlock
+    from tinytorch.core.transformers import GPT
 
-    if "forward" in vars(model):  # replaced for this one
+    if type(model) is not GPT or not model.blocks or not all(map(_is_known_block, model.blocks)):
         return None
-    if type(model) is not GPT or type(model.ln_f) is not LayerNorm or _outputs(model.lm_head) is None:
+    around = (model, model.token_embedding, model.position_embedding, model.dropout, model.ln_f)
+    if not _are(around, (GPT, Embedding, Embedding, Dropout, LayerNorm)) or _outputs(model.lm_head) is None:
         return None
     blocks = []
     for block in model.blocks:
-        if (
-            type(block) is not TransformerBlock
-            or type(block.mlp) is not MLP
-            or type(block.mlp.gelu) is not GELU
-        ):
-            return None
-        parts = block.attention, block.ln1, block.ln2
-        if [type(part) for part in parts] != [MultiHeadAttention, LayerNorm, LayerNorm]:
-            return None
         attention, mlp = block.attention, block.mlp
         layers = (
             attention.q_proj,
@@ -299,15 +378,47 @@ def _new_steps(model: Any) -> Steps | None:
     return Steps(model, blocks)
 
 
+def _is_known_block(block: Any) -> bool:
+    from tinytorch.core.transformers import MLP, TransformerBlock
+
+    if type(block) is not TransformerBlock:
+        return False
+    mlp = block.mlp
+    kinds = (TransformerBlock, MultiHeadAttention, LayerNorm, LayerNorm, Dropout, MLP)
+    return _are((block, block.attention, block.ln1, block.ln2, block.dropout, mlp), kinds) and _are(
+        (mlp.gelu, mlp.dropout), (GELU, Dropout)
+    )
+
+
+def _are(layers: tuple[Any, ...], kinds: tuple[type, ...]) -> bool:
+    """Return whether layers are of these very classes, and compute what these compute."""
+    return all(
+        type(layer) is kind and _forward(layer) is None for layer, kind in zip(layers, kinds, strict=True)
+    )
+
+
+def _forward(layer: Any) -> Any:
+    """Return the `forward` that was assigned to a layer in the place of that of its class, or None."""
+    return getattr(layer, "__dict__", {}).get("forward")
+
+
+def _n_bytes(value: Any) -> int:
+    array = value._array if isinstance(value, Tensor) else value
+    return array.nbytes if isinstance(array, np.ndarray) else 0
+
+
 def _outputs(layer: Any) -> Any:
-    """Return how many outputs a layer has that can stand where a Linear was, or None."""
-    return getattr(layer, "out_features", None)
+    """Return how many outputs a layer has that can stand where a Linear was, or None.
+
+    Like a Linear, such a layer is taken to treat each position by itself: it is called with rows.
+    """
+    return getattr(layer, "out_features", None) if isinstance(layer, Layer) else None
 
 
 def _is_quantized(layer: Any) -> bool:
     from tinytorch.perf.quantization.layers import QuantizedLinear
 
-    return type(layer) is QuantizedLinear
+    return type(layer) is QuantizedLinear and _forward(layer) is None
 
 
 def _packed(layer: Any) -> Packed:

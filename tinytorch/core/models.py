@@ -100,6 +100,7 @@ class _Builder:
         self.file = file
         self.made: dict[str, Any] = {}
         self.changes: list[Callable[[], None]] = []
+        self.used: set[int] = set()
 
     def value(self, node: dict[str, Any], old: Any, path: str) -> Any:
         """Return the value that `node` describes; `old` is what the skeleton has there."""
@@ -136,6 +137,7 @@ class _Builder:
         name, attributes = node["layer"], node["attributes"]
         cls = _layer_class(name) if node["known"] else None
         kept = isinstance(old, Layer) and type(old).__name__ == name and (cls is None or type(old) is cls)
+        kept = kept and self.first_use(old)
         if not kept and cls is None:
             raise ValueError(_unknown(self.file, name, path))
         layer: Layer = old if kept else Layer.__new__(cls or Layer)
@@ -151,19 +153,29 @@ class _Builder:
         return layer
 
     def array(self, array: Any, old: Any, path: str, kind: str) -> Any:
-        """Return the tensor or array of the skeleton, to be overwritten, or a new one."""
-        target = old.data if isinstance(old, Tensor) else old
-        if isinstance(target, np.ndarray):
-            if target.shape != array.shape:
-                raise ValueError(
-                    f"{self.file!r} does not fit `model`: {path} has shape {array.shape} in the file and "
-                    f"{target.shape} in the model"
-                )
-            self.changes.append(lambda: np.copyto(target, array, casting="unsafe"))
+        """Return the tensor of the skeleton, to be overwritten, or a new one; arrays are always new.
+
+        Whoever took an array of the skeleton, such as packed weights, then sees that it is another one.
+        """
+        target = old._array if isinstance(old, Tensor) else old
+        if isinstance(target, np.ndarray) and target.shape != array.shape:
+            raise ValueError(
+                f"{self.file!r} does not fit `model`: {path} has shape {array.shape} in the file and "
+                f"{target.shape} in the model"
+            )
+        wanted = Parameter if kind == "parameter" else Tensor
+        if isinstance(old, wanted) and old.dtype == array.dtype and self.first_use(old):
+            self.changes.append(lambda: _overwrite(old, array))
             return old
         if kind == "array":
             return np.array(array)
-        return Parameter(array) if kind == "parameter" else Tensor(array)
+        return wanted(array)
+
+    def first_use(self, old: Any) -> bool:
+        """Return whether nothing took this part of the skeleton yet: it may share what the file does not."""
+        first = id(old) not in self.used
+        self.used.add(id(old))
+        return first
 
     def generator(self, state: dict[str, Any], old: Any) -> np.random.Generator:
         """Return the generator of the skeleton, to be set, or a new one."""
@@ -176,6 +188,14 @@ class _Builder:
         bits = getattr(np.random, name)()
         bits.state = state
         return np.random.Generator(bits)
+
+
+def _overwrite(tensor: Tensor, array: Any) -> None:
+    """Copy into the memory of a tensor; where that is read-only, give it new memory."""
+    if tensor._array.flags.writeable:
+        tensor.data[...] = array
+    else:
+        tensor.data = np.array(array)
 
 
 def _layer_class(name: str) -> type[Layer] | None:

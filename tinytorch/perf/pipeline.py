@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.core import inference
 from tinytorch.core.checks import positive_int
 from tinytorch.core.layers import Layer, Linear
 from tinytorch.core.spatial import Conv2d
@@ -34,7 +35,8 @@ class ModelCompressor:
         evaluate: returns the accuracy of a model, for the report.
 
     Raises:
-        ValueError: `sparsity` lies outside 0 to 1, `steps` is not positive, or there is no such scope.
+        ValueError: `sparsity` lies outside 0 to 1, `steps` is not positive, there is no such scope, or
+            `evaluate` cannot be called.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class ModelCompressor:
     ) -> None:
         if scope not in SCOPES:
             raise ValueError(f"`scope` must be 'global' or 'layer', got {scope!r}")
+        if evaluate is not None and not callable(evaluate):
+            raise ValueError(f"`evaluate` must be a function of the model, got {type(evaluate).__name__}")
         self.sparsity = checked_sparsity(sparsity, "sparsity")
         self.quantize = quantize
         self.scope = scope
@@ -64,33 +68,47 @@ class ModelCompressor:
                 are.
             calibration_data: inputs, a Tensor, an array or a list of them: outputs and latency are measured
                 on them. Nothing else depends on them.
-            fine_tune: trains a model, called as `fine_tune(model, pruner)` or `fine_tune(model)` after each
-                step of pruning. Call `pruner.apply_masks()` after each update in it; what is not held at zero
-                there is cut off again at its end.
+            fine_tune: trains a model, called after each step of pruning as `fine_tune(model, pruner)` where
+                it has a parameter `pruner` or a second one without a default, else as `fine_tune(model)`.
+                Call `pruner.apply_masks()` after each update in it; what is not held at zero there is cut off
+                again at its end.
 
         Raises:
-            ValueError: `model` holds neither, or `calibration_data` is empty, not finite or does not fit.
+            ValueError: `model` holds neither, `calibration_data` is empty, not finite or does not fit, or
+                `fine_tune` cannot be called.
         """
         if not isinstance(model, Layer):
             raise ValueError(f"`model` must be a Layer, got {type(model).__name__}")
+        if fine_tune is not None and not callable(fine_tune):
+            raise ValueError(f"`fine_tune` must be a function of the model, got {type(fine_tune).__name__}")
         if not any(type(layer) in (Linear, Conv2d) for _, layer in model.named_layers()):
             raise ValueError(
                 "`model` must hold a Linear or a Conv2d, got neither: there is nothing to compress"
             )
-        data = _calibrated(model, calibration_data)
+        dense = _without_cache(model)
+        data = _calibrated(dense, calibration_data)
         small = _stored_sparse(self._pruned(model, fine_tune), "int8" if self.quantize else "float32")
-        return small, report_on(model, small, data, self.evaluate)
+        return small, report_on(dense, small, data, self.evaluate)
 
     def _pruned(self, model: Layer, fine_tune: FineTune | None) -> Layer:
         pruner = MagnitudePruner(copied(model), self.sparsity, self.scope)
         if fine_tune is None:
             return pruner.prune()
-        arguments = (pruner.model, pruner) if _takes_two(fine_tune) else (pruner.model,)
+        arguments, named = _arguments(fine_tune, pruner)
         for sparsity in GradualSchedule(self.sparsity, self.steps).sparsities:
             pruner.prune(sparsity)
-            fine_tune(*arguments)
+            fine_tune(*arguments, **named)
             pruner.apply_masks()
         return pruner.model.train(model.training)
+
+
+def _without_cache(model: Layer) -> Layer:
+    """Return the model; where a language model in it has a cache, a copy, which has none.
+
+    Running it would empty the cache, and time other steps than those of the compressed model.
+    """
+    cached = any(inference.cached(layer) is not None for _, layer in model.named_layers())
+    return copied(model) if cached else model
 
 
 def _stored_sparse(model: Layer, values: str) -> Layer:
@@ -103,12 +121,22 @@ def _stored_sparse(model: Layer, values: str) -> Layer:
     return copied(model, instead)
 
 
-def _takes_two(function: FineTune) -> bool:
+def _arguments(fine_tune: FineTune, pruner: MagnitudePruner) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a function that trains is called with: the model, and the pruner where it asks for it.
+
+    It does so by a parameter of that name, or by a second one that has no default.
+    """
     try:
-        inspect.signature(function).bind(None, None)
-    except TypeError:
-        return False
-    return True
+        parameters = list(inspect.signature(fine_tune).parameters.values())
+    except ValueError:  # some functions written in C do not say
+        return (pruner.model,), {}
+    if any(p.name == "pruner" and p.kind is not p.POSITIONAL_ONLY for p in parameters[1:]):
+        return (pruner.model,), {"pruner": pruner}
+    placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in placed if p.default is p.empty]
+    many = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    asks = len(needed) > 1 or (many and len(placed) < 2) or (len(placed) > 1 and placed[1].name == "pruner")
+    return (pruner.model, pruner) if asks else (pruner.model,), {}
 
 
 def _calibrated(model: Layer, data: Any) -> list[tuple[Tensor, FloatArray]]:

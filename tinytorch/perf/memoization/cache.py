@@ -36,7 +36,8 @@ class KVCache:
         capacity: number of positions that are kept at most.
 
     Raises:
-        ValueError: a size is not a positive whole number, or `dtype` is another.
+        ValueError: a size is not a positive whole number, `window` is larger than `max_seq_len`, or `dtype`
+            is another.
     """
 
     def __init__(
@@ -50,6 +51,10 @@ class KVCache:
         self.num_heads = positive_int(num_heads, "num_heads")
         self.head_dim = positive_int(head_dim, "head_dim")
         self.window = None if window is None else positive_int(window, "window")
+        if self.window is not None and self.window > self.max_seq_len:
+            raise ValueError(
+                f"`window` (={window}) must be at most `max_seq_len` (={max_seq_len}), the room there is"
+            )
         self.dtype = dtype
         self.capacity = self.max_seq_len if self.window is None else min(self.window, self.max_seq_len)
         self._allocate(positive_int(batch_size, "batch_size"))
@@ -68,11 +73,16 @@ class KVCache:
         """Forget everything; the memory stays allocated."""
         self.length = 0
         self._written = [0] * self.num_layers
+        self._reached = [0] * self.num_layers  # by `update`, also where fewer were written after that
 
     def begin(self, batch_size: int) -> None:
-        """Forget everything, and make room for another number of sequences if it differs."""
+        """Forget everything, and make room for another number of sequences if it differs.
+
+        Raises:
+            ValueError: `batch_size` is not a positive whole number.
+        """
         if batch_size != self.batch_size:
-            self._allocate(batch_size)
+            self._allocate(positive_int(batch_size, "batch_size"))
         self.reset()
 
     def rewind(self, length: int) -> None:
@@ -83,13 +93,16 @@ class KVCache:
         """
         if not 0 <= whole(length, "length") <= self.length:
             raise ValueError(f"cannot go back to {length} positions: the cache holds {self.length}")
-        if length < self.length and self.length > self.capacity:
+        # More than `length` where a step failed half-way; without a window nothing is overwritten.
+        reached = 0 if self.window is None else max(*self._written, *self._reached)
+        if (length < self.length and self.length > self.capacity) or reached > max(self.capacity, length + 1):
             raise ValueError(
-                f"cannot go back from {self.length} to {length} positions: a window of {self.capacity} "
-                "has overwritten what lies before"
+                f"cannot go back from {reached} to {length} positions: a window of {self.capacity} "
+                "has overwritten what lies before; reset() forgets everything"
             )
         self.length = length
-        self._written = [length] * self.num_layers
+        if reached <= self.capacity:
+            self._written = [length] * self.num_layers
 
     def update(self, layer: int, k: Any, v: Any) -> None:
         """Put keys and values of new positions into a layer, after those that were advanced over.
@@ -110,11 +123,11 @@ class KVCache:
         for which, (new, stored) in enumerate(((keys, self.keys[layer]), (values, self.values[layer]))):
             recent = new[:, :, count - kept :]
             if self.dtype == "int8":
-                scale = byte_scales(recent)
+                recent, scale = _in_bytes(recent)
                 self.scales[layer][which][:, :, slots] = scale
-                recent = np.rint(recent / scale[..., None])
             stored[:, :, slots] = recent
         self._written[layer] = self.length + count
+        self._reached[layer] = max(self._reached[layer], self.length + count)
 
     def advance(self, n: int = 1) -> None:
         """Count the `n` positions that were put in.
@@ -132,20 +145,30 @@ class KVCache:
         Within a window they are those of the last positions. They are copies.
 
         Raises:
-            ValueError: the cache is empty, there is no such layer, or it lacks positions that were counted.
+            ValueError: as for `ordered`.
         """
-        self._check_layer(layer)
-        if self.length == 0:
-            raise ValueError("the cache is empty: call update() and advance(), after reset() too")
-        if self._written[layer] < self.length:
-            raise ValueError(
-                f"layer {layer} holds {self._written[layer]} of {self.length} positions: update() it too"
-            )
         keys, values = self.ordered(layer)
         return wrap(keys), wrap(values)
 
     def ordered(self, layer: int) -> tuple[Array, Array]:
-        """Return copies of what is kept, as float32, from the earliest position on."""
+        """Return copies of what is kept, as float32, from the earliest position on.
+
+        Raises:
+            ValueError: the cache is empty, there is no such layer, it lacks positions that were counted, or
+                within a window some of those were overwritten by others that are not counted yet.
+        """
+        self._check_layer(layer)
+        if self.length == 0:
+            raise ValueError("the cache is empty: call update() and advance(), after reset() too")
+        written = self._written[layer]
+        if written < self.length:
+            raise ValueError(f"layer {layer} holds {written} of {self.length} positions: update() it too")
+        reached = max(written, self._reached[layer])
+        if reached > max(self.length, self.capacity):
+            raise ValueError(
+                f"layer {layer} was given {reached} positions, of which {self.length} are counted, in a "
+                f"window of {self.capacity}: the earliest were overwritten; call advance() first, or reset()"
+            )
         start = max(0, self.length - self.capacity)
         slots = np.arange(start, self.length) % self.capacity
         found = []
@@ -211,3 +234,10 @@ class KVCache:
     def __repr__(self) -> str:
         sizes = (self.batch_size, self.max_seq_len, self.num_layers, self.num_heads, self.head_dim)
         return f"KVCache({', '.join(map(str, sizes))}, dtype={self.dtype!r}, length={self.length})"
+
+
+def _in_bytes(vectors: Array) -> tuple[Array, Array]:
+    """Return whole numbers from -127 to 127 and the scale of each vector; NaN where it is not finite."""
+    scale = np.where(np.isfinite(vectors).all(axis=-1), byte_scales(vectors), np.float32(np.nan))
+    known = np.isfinite(scale)[..., None]
+    return np.rint(np.where(known, vectors, 0) / np.where(known, scale[..., None], 1)), scale

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinytorch.core import derivatives, embeddings
+from tinytorch.core import derivatives, embeddings, inference
 from tinytorch.core.layers import Layer
 from tinytorch.perf.profiling.formulas import NOTHING, Work
 from tinytorch.perf.profiling.recording import Event, Log, Span
@@ -29,7 +29,7 @@ class Formulas(Protocol):
         ...
 
     def is_unknown(self, layer: Any) -> bool:
-        """Return whether a layer may do work of its own that nothing can see."""
+        """Return whether nothing but the operations in a layer tells of its work."""
         ...
 
     def has_formula(self, layer: Any) -> bool:
@@ -60,6 +60,10 @@ class Portion:
             return 0
         if self.event.rule in _GATHERING and not self.event.backward:
             return min(self.event.n_bytes, 2 * 4 * math.prod(self.event.out))
+        if self.event.rule is inference.fused_step:
+            ids, options = self.event.shapes[0], self.event.options
+            held: int = options["steps"].n_bytes(ids, options["start"], options["cache"])
+            return self.event.n_bytes + held
         return self.event.n_bytes + (0 if self.event.backward else _held_bytes(self.event.options))
 
 
@@ -81,14 +85,17 @@ def portions(formulas: Formulas, log: Log) -> Iterator[Portion]:
 
 
 def unknown_names(formulas: Formulas, log: Log) -> set[str]:
-    """Return the names of what does work without a formula: of layers, or of operations outside of these."""
+    """Return the names of what does work without a formula: of layers, or of operations outside of these.
+
+    A layer in whose call operations ran is taken to have done nothing else: see `Witness` for a closer look.
+    """
     events = list(log.all_events())
     busy = {id(record.span) for record in events} | {id(span.parent) for span in log.spans}
     layers = {(id(span.layer), id(span) in busy): span.layer for span in log.spans}
     found = {
         type(layer).__name__
         for (_, is_busy), layer in layers.items()
-        if formulas.is_unknown(layer) or (not is_busy and _is_bypassed(formulas, layer))
+        if not is_busy and (formulas.is_unknown(layer) or _is_bypassed(formulas, layer))
     }
     for event in events:
         if formulas.work_of(event) is None:

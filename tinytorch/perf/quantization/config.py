@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tinytorch.core.checks import whole
 from tinytorch.perf.quantization.observers import (
@@ -65,8 +66,32 @@ class QuantizationConfig:
         whole(self.min_channels, "min_channels")
 
     def new_observer(self) -> Observer:
-        """Return an observer that has seen nothing."""
-        return self.observer() if callable(self.observer) else _OBSERVERS[self.observer]()
+        """Return an observer that has seen nothing.
+
+        Raises:
+            ValueError: the function that should make one made something else.
+        """
+        made: Any = self.observer() if callable(self.observer) else _OBSERVERS[self.observer]()
+        if not (callable(getattr(made, "observe", None)) and callable(getattr(made, "qparams", None))):
+            raise ValueError(
+                f"`observer` must make objects with observe(x) and qparams(), got {type(made).__name__}"
+            )
+        observer: Observer = made
+        return observer
+
+    @staticmethod
+    def of(config: Any) -> QuantizationConfig:
+        """Return a configuration, the default one for None.
+
+        Raises:
+            ValueError: it is something else, such as data.
+        """
+        if config is not None and not isinstance(config, QuantizationConfig):
+            raise ValueError(
+                f"`config` must be a QuantizationConfig, got {type(config).__name__}; data is given as "
+                "calibration_data=..."
+            )
+        return config or QuantizationConfig()
 
     def static(self, has_data: bool) -> bool:
         """Return whether activations get a calibrated range.

@@ -11,13 +11,19 @@ from tinytorch.core.autograd import Array, Vjps
 from tinytorch.core.layers import Layer, Linear
 from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor, apply, as_tensor
-from tinytorch.kernels import int8, int8_images
+from tinytorch.kernels import convolution, int8, int8_images
 from tinytorch.kernels.convolution import Window
 from tinytorch.kernels.int8 import Packed, Range
 from tinytorch.kernels.int8_images import PackedKernels
 from tinytorch.perf.quantization.config import QuantizationConfig
 from tinytorch.perf.quantization.observers import MinMaxObserver, Observer
-from tinytorch.perf.quantization.quantizer import finite, quantized, symmetric
+from tinytorch.perf.quantization.quantizer import (
+    LARGEST_SCALE,
+    SMALLEST_SCALE,
+    finite,
+    quantized,
+    symmetric,
+)
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -73,8 +79,21 @@ class _Quantized(Layer):
         self.fix(watching)
 
     def fix(self, observer: Observer) -> None:
-        """Fix the range of the activations to what an observer has found."""
+        """Fix the range of the activations to what an observer has found.
+
+        Raises:
+            ValueError: its scale is no number above zero that float32 can hold and invert, or its zero point
+                no whole number from -128 to 127; then nothing was changed.
+        """
         scale, zero_point = observer.qparams()
+        if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+            raise ValueError(
+                f"`observer` must find a finite scale of {SMALLEST_SCALE:.1e} or more, got {scale!r}"
+            )
+        if not (-128 <= zero_point <= 127 and int(zero_point) == zero_point):
+            raise ValueError(
+                f"`observer` must find a zero point that is whole, -128 to 127, got {zero_point!r}"
+            )
         self.activation_scale, self.activation_zero = float(scale), int(zero_point) + 128
 
     def memory_usage(self) -> dict[str, float]:
@@ -99,7 +118,7 @@ class _Quantized(Layer):
         return quantized(weight, scale, 0, low=-127)
 
     def _prepare(self, config: QuantizationConfig | None, calibration_data: Any) -> None:
-        chosen = config or QuantizationConfig()
+        chosen = QuantizationConfig.of(config)
         self.training = False
         self.activation_scale = self.activation_zero = None
         if chosen.static(calibration_data is not None):
@@ -138,7 +157,7 @@ class QuantizedLinear(_Quantized):
         if not isinstance(linear, Linear):
             raise ValueError(f"`linear` must be a Linear layer, got {type(linear).__name__}")
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.per_channel = (config or QuantizationConfig()).per_channel
+        self.per_channel = QuantizationConfig.of(config).per_channel
         bias = None if linear.bias is None else linear.bias.data
         packed = int8.pack(self._quantize(linear.weight.data, bias, (0,)), self.scales, bias)
         self.panels, self.scales, self.sums, self.padded_bias = packed
@@ -196,7 +215,7 @@ class QuantizedConv2d(_Quantized):
         if not isinstance(conv, Conv2d):
             raise ValueError(f"`conv` must be a Conv2d layer, got {type(conv).__name__}")
         self.in_channels, self.out_channels, self.window = conv.in_channels, conv.out_channels, conv.window
-        self.per_channel = (config or QuantizationConfig()).per_channel
+        self.per_channel = QuantizationConfig.of(config).per_channel
         bias = None if conv.bias is None else conv.bias.data
         packed = int8_images.pack(self._quantize(conv.weight.data, bias, (1, 2, 3)), self.scales, bias)
         self.blocks, self.scales, self.sums, self.all_bias = packed
@@ -256,10 +275,8 @@ def batches(data: Any) -> list[Tensor]:
 def quantized_linear(x: Array, *, packed: Packed, outputs: int, fixed: Range | None) -> tuple[Array, Vjps]:
     """Rule of a quantized linear layer, which has no gradient: (..., in) to (..., out)."""
     if x.ndim == 2:
-        rows = x if x.dtype == _FLOAT32 and x.flags.c_contiguous else np.ascontiguousarray(x, np.float32)
-        return int8.linear(rows, packed, outputs, fixed), (_no_gradient,)
-    rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]), np.float32)
-    out = int8.linear(rows, packed, outputs, fixed)
+        return int8.linear(_usable(x), packed, outputs, fixed), (_no_gradient,)
+    out = int8.linear(_usable(x.reshape(-1, x.shape[-1])), packed, outputs, fixed)
     return out.reshape(*x.shape[:-1], outputs), (_no_gradient,)
 
 
@@ -267,8 +284,35 @@ def quantized_convolution(
     x: Array, *, packed: PackedKernels, window: Window, fixed: Range | None
 ) -> tuple[Array, Vjps]:
     """Rule of a quantized convolution, which has no gradient."""
-    images = np.ascontiguousarray(x, np.float32)
-    return int8_images.forward(images, packed, x.shape[1], window, fixed), (_no_gradient,)
+    if in_floats():
+        return _convolved(np.asarray(x, np.float32), packed, window, fixed), (_no_gradient,)
+    return int8_images.forward(_usable(x), packed, x.shape[1], window, fixed), (_no_gradient,)
+
+
+def in_floats() -> bool:
+    """Return whether convolutions compute in FP32: here no instructions multiply bytes, and NumPy is slow."""
+    return int8.chosen_way() == "weight-only"
+
+
+def _convolved(
+    x: NDArray[np.float32], packed: PackedKernels, window: Window, fixed: Range | None
+) -> NDArray[np.float32]:
+    """Return the convolution in FP32: weights made of their bytes, inputs rounded where a range is fixed."""
+    shape = (packed.scales.size, x.shape[1], *window.kernel)
+    weight = int8_images.unpack(packed.blocks, shape) * packed.scales[:, None, None, None]
+    known = np.asarray(np.isfinite(x).all(axis=(1, 2, 3)))
+    if fixed is not None:
+        with np.errstate(over="ignore"):  # what is beyond float32 is clipped, as all beyond the range is
+            steps = np.rint(np.where(known[:, None, None, None], x, 0) / np.float32(fixed.scale))
+        x = np.clip(steps, -fixed.zero, 255 - fixed.zero) * np.float32(fixed.scale)
+    out = convolution.forward(x, weight, packed.bias, window)[0]
+    out[~known] = np.nan
+    return out
+
+
+def _usable(x: Array) -> NDArray[np.float32]:
+    """Return `x`, or a copy where compiled loops would not take it: they want memory that can be written."""
+    return x if x.dtype == _FLOAT32 and x.flags.carray else np.array(x, np.float32, order="C")
 
 
 def _no_gradient(_: Array) -> NoReturn:

@@ -16,7 +16,7 @@ from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor, as_tensor
 from tinytorch.kernels import int8
 from tinytorch.perf.quantization.config import QuantizationConfig
-from tinytorch.perf.quantization.layers import QuantizedConv2d, QuantizedLinear, batches
+from tinytorch.perf.quantization.layers import QuantizedConv2d, QuantizedLinear, batches, in_floats
 from tinytorch.perf.quantization.observers import Observer
 from tinytorch.perf.quantization.quantizer import finite
 from tinytorch.perf.quantization.report import LayerReport, QuantizationReport
@@ -49,7 +49,7 @@ def quantize_model(
     """
     if not isinstance(model, Layer):
         raise ValueError(f"`model` must be a Layer, got {type(model).__name__}")
-    chosen = config or QuantizationConfig()
+    chosen = QuantizationConfig.of(config)
     found = _candidates(model, chosen)
     if all(reason for _, _, reason in found):
         raise ValueError(_nothing(model, found))
@@ -62,9 +62,18 @@ def quantize_model(
             if static and id(layer) in watched:
                 replaced[id(layer)].fix(watched[id(layer)].observer)
     result: Any = copy.deepcopy(model, dict(replaced)).eval()
+    result.zero_grad()
     rows = [_row(name, layer, reason, replaced, watched.get(id(layer))) for name, layer, reason in found]
-    result.quantization_report = QuantizationReport(tuple(rows), int8.describe())
+    convolutions = any(isinstance(layer, QuantizedConv2d) for layer in replaced.values())
+    result.quantization_report = QuantizationReport(tuple(rows), _kernel(convolutions))
     return result
+
+
+def _kernel(convolutions: bool) -> str:
+    """Say which kernel runs here; where it has none for convolutions, and there are some, what these do."""
+    if convolutions and in_floats():
+        return f"{int8.describe()}; convolutions compute in FP32 with weights read as INT8"
+    return int8.describe()
 
 
 def _candidates(model: Layer, config: QuantizationConfig) -> list[tuple[str, _Layer, str]]:
@@ -122,6 +131,12 @@ class _Watched(Layer):
     def __init__(self, layer: _Layer, watching: _Watching) -> None:
         self.layer = layer
         self.watching = watching
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the layer has: models look at more of their layers than what these compute."""
+        if name in {"layer", "watching"}:  # not there yet
+            raise AttributeError(name)
+        return getattr(self.layer, name)
 
     def forward(self, x: Any) -> Tensor:
         """Compute what the layer does."""

@@ -13,7 +13,8 @@ Bytes = NDArray[np.int8]
 Scales = NDArray[np.float32]
 Zeros = NDArray[np.int32]
 
-_TINY = float(np.finfo(np.float32).tiny)  # a scale below has no inverse in float32
+#: a scale below has no inverse in float32, and one above is none
+SMALLEST_SCALE, LARGEST_SCALE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def affine(low: Any, high: Any) -> tuple[Any, Any]:
@@ -24,14 +25,14 @@ def affine(low: Any, high: Any) -> tuple[Any, Any]:
     """
     bottom = np.minimum(np.asarray(low, np.float64), 0)
     top = np.maximum(np.asarray(high, np.float64), 0)
-    scale = np.where(top > bottom, np.maximum((top - bottom) / 255, _TINY), 1).astype(np.float32)
+    scale = np.where(top > bottom, np.maximum((top - bottom) / 255, SMALLEST_SCALE), 1).astype(np.float32)
     return scale, (np.rint(-bottom / scale) - 128).astype(np.int32)
 
 
 def symmetric(low: Any, high: Any) -> tuple[Any, Any]:
     """Return scales and zero points, which are 0, of ranges widened to be symmetric about zero."""
     largest = np.maximum(np.abs(np.asarray(low, np.float64)), np.abs(np.asarray(high, np.float64)))
-    scale = np.where(largest > 0, np.maximum(largest / 127, _TINY), 1).astype(np.float32)
+    scale = np.where(largest > 0, np.maximum(largest / 127, SMALLEST_SCALE), 1).astype(np.float32)
     return scale, np.zeros(scale.shape, np.int32)
 
 
