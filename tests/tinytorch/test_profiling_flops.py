@@ -1,5 +1,7 @@
 """FLOPs equal closed forms for every layer, and work without a formula is named."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -186,14 +188,58 @@ class Sorting(Layer):
         return Tensor(np.sort(x.data))
 
 
-class Scaled(Layer):
-    """Works by operations only, but nothing tells."""
+class RMSNorm(Layer):
+    """Works by operations only."""
 
     def __init__(self):
         self.scale = Parameter(np.ones(4))
 
     def forward(self, x):
-        return x * self.scale
+        return x / ((x * x).mean(axis=-1, keepdims=True) + 1e-5).sqrt() * self.scale
+
+
+class HalfHidden(RMSNorm):
+    """Operations on what NumPy computed."""
+
+    def forward(self, x):
+        return super().forward(Tensor(np.sort(x.data)))
+
+
+class HiddenBehind(RMSNorm):
+    """NumPy computes on what operations gave."""
+
+    def forward(self, x):
+        return Tensor(np.sort(super().forward(x).data))
+
+
+class ByNumber(RMSNorm):
+    """Operations with a number that NumPy computed from the input."""
+
+    def forward(self, x):
+        return x / float(np.sqrt((x.data**2).mean()))
+
+
+class ByNumberBetween(RMSNorm):
+    """Operations with an array of one number that NumPy computed from a result."""
+
+    def forward(self, x):
+        return x / np.sqrt((x * x).numpy().mean(axis=-1, keepdims=True))
+
+
+class ByList(RMSNorm):
+    """Operations with a number that Python computed."""
+
+    def forward(self, x):
+        return x / sum(number**2 for row in (x + 1).tolist() for number in row)
+
+
+class InPlace(RMSNorm):
+    """NumPy changes what an operation gave."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        np.tanh(np.asarray(x), out=x.data)
+        return x
 
 
 class Net(Layer):
@@ -232,11 +278,79 @@ def test_a_model_of_known_layers_and_operations_is_counted_in_full():
     assert (count.flops, count.macs, count.uncounted) == (2 * 48 + 2 * 6 + 4, 48, ())
 
 
+def test_a_layer_of_operations_only_is_counted_in_full():
+    flops = 4 + 4 + 1 + 1 + 4 + 4  # squares, their sum, 1e-5, the root, divide, scale
+    count = count_flops(tt.Sequential(tt.Linear(4, 4), RMSNorm()), (3, 4))
+    assert (count.flops, count.uncounted) == (32 + flops, ())
+    assert count.by_layer["layers.1"] == flops
+    with Profiler() as p:
+        RMSNorm()(Tensor(np.ones((3, 4))))
+    assert sum(row.flops for row in p.by_module()) == 3 * flops
+    assert p.uncounted == ()
+
+
+class Sampling(RMSNorm):
+    """Reads numbers of tensors by other ways than the framework's own code does."""
+
+    def forward(self, x):
+        return super().forward(x) * np.asarray(x).size
+
+
+def test_the_numbers_are_noticed_that_other_code_reaches_not_those_that_the_framework_does():
+    assert count_flops(Sampling(), (1, 4)).uncounted == ("Sampling",)
+    # Embedding looks at its tokens, GPT at its input: neither is of others.
+    assert count_flops(tt.GPT(9, 4, 1, 1, 4), (1, 3)).uncounted == ()
+
+    class Asking(Layer):
+        def forward(self, x):
+            return tt.Embedding(9, 4)(x) + tt.concatenate([x, x], axis=1).sum()
+
+    assert count_flops(Asking(), (1, 4)).uncounted == ()
+
+
+def test_where_another_profiler_follows_the_calls_layers_of_others_are_listed():
+    def follow(frame, event, argument):
+        return None
+
+    before = sys.getprofile()
+    assert before is None
+    sys.setprofile(follow)
+    try:
+        followed = count_flops(tt.Sequential(tt.Linear(4, 4), RMSNorm()), (1, 4))
+        assert sys.getprofile() is follow
+    finally:
+        sys.setprofile(None)
+    assert followed.uncounted == ("RMSNorm",)
+    assert count_flops(RMSNorm(), (1, 4)).uncounted == ()
+    assert sys.getprofile() is None
+
+
+def test_a_layer_that_computed_once_and_answers_from_a_cache_later_is_listed():
+    class Cached(RMSNorm):
+        answer = None
+
+        def forward(self, x):
+            if self.answer is None:
+                self.answer = super().forward(x)
+            return self.answer
+
+    layer = Cached()
+    for expected in ((), ("Cached",)):
+        with Profiler() as p:
+            layer(Tensor(np.ones((3, 4))))
+        assert p.uncounted == expected
+
+
 @pytest.mark.parametrize(
     ("layer", "name"),
     [
         (Sorting(), "Sorting"),
-        (Scaled(), "Scaled"),
+        (HalfHidden(), "HalfHidden"),
+        (HiddenBehind(), "HiddenBehind"),
+        (ByNumber(), "ByNumber"),
+        (ByNumberBetween(), "ByNumberBetween"),
+        (ByList(), "ByList"),
+        (InPlace(), "InPlace"),
         (Sneaking(), "Sneaking"),
         (Returning(), "Returning"),
         (Adding(), "Adding"),
@@ -341,7 +455,7 @@ def test_a_formula_returns_whole_numbers(found):
     with pytest.raises(ValueError, match="the formula of Sorting must return a whole number of FLOPs"):
         counter.count(Sorting(), (1, 4))
     with pytest.raises(ValueError, match="`formula` must be a function"):
-        counter.register(Scaled, 3)
+        counter.register(RMSNorm, 3)
 
 
 @pytest.mark.parametrize("shape", [(), (0, 4), (1, -4), (1, 2.5), 4, None, "14", (True, 4)])

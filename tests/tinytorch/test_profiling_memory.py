@@ -153,6 +153,40 @@ def test_snapshots_say_what_is_held_and_the_peak_since_the_last_one():
     assert m.peak_bytes == pytest.approx(5 * MB, abs=SMALL)
 
 
+@pytest.mark.parametrize("inside", [MemoryProfiler, MemoryTracker])
+def test_blocks_inside_leave_the_peak_of_a_snapshot(inside):
+    with MemoryTracker() as m:
+        array(6 * MB)
+        with inside() as first:
+            array(2 * MB)
+        m.snapshot("before it")
+        with inside():
+            array(3 * MB)
+        m.snapshot("in it")
+        array(MB)
+        with inside() as last:
+            pass
+        m.snapshot("after it")
+        m.snapshot("nothing")
+    assert [s.peak_bytes for s in m.snapshots] == pytest.approx([6 * MB, 3 * MB, MB, 0], abs=SMALL)
+    assert (first.peak_bytes, last.peak_bytes) == pytest.approx((2 * MB, 0), abs=SMALL)
+    assert m.peak_bytes == pytest.approx(6 * MB, abs=SMALL)
+
+
+def test_snapshots_of_trackers_inside_each_other_have_their_own_peaks():
+    with MemoryTracker() as outer:
+        array(5 * MB)
+        with MemoryTracker() as inner:
+            array(2 * MB)
+            outer.snapshot("outer")
+            inner.snapshot("inner")
+            array(MB)
+            inner.snapshot("inner again")
+        outer.snapshot("outer again")
+    assert [s.peak_bytes for s in outer.snapshots] == pytest.approx([5 * MB, MB], abs=SMALL)
+    assert [s.peak_bytes for s in inner.snapshots] == pytest.approx([2 * MB, MB], abs=SMALL)
+
+
 @pytest.mark.parametrize("label", ["", None, 3])
 def test_a_snapshot_has_a_name(label):
     with MemoryTracker() as m, pytest.raises(ValueError, match="`label` must be a text, not empty"):

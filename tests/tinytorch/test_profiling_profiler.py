@@ -1,7 +1,5 @@
 """The profiler records what ran, gives each its own time, its bytes and its FLOPs, and changes nothing."""
 
-import json
-import sys
 import threading
 
 import numpy as np
@@ -312,8 +310,7 @@ def test_other_threads_are_not_recorded():
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    if not getattr(sys.flags, "thread_inherit_context", False):
-        assert p.records == 0
+    assert p.records == 0
 
 
 def test_records_hold_no_arrays():
@@ -358,15 +355,13 @@ def test_the_bottleneck_is_printed_first_with_its_share(clock, capsys):
     ]
 
 
-def test_an_empty_profile_says_so(capsys, tmp_path):
+def test_an_empty_profile_says_so(capsys):
     with Profiler() as p:
         pass
     p.print_top_operations()
     assert capsys.readouterr().out == "no operations were recorded\n"
     assert p.by_operation() == p.by_module() == []
     assert p.to_pandas().empty
-    p.to_chrome_trace(tmp_path / "empty.json")
-    assert len(json.loads((tmp_path / "empty.json").read_text())["traceEvents"]) == 1
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.5, None])
@@ -381,31 +376,6 @@ def test_a_data_frame_has_a_column_for_each_attribute(clock):
     frame = p.to_pandas()
     assert list(frame.columns) == ["name", "kind", "calls", "self_ms", "total_ms", "bytes", "flops", "macs"]
     assert frame["self_ms"].tolist() == [row.self_ms for row in p.by_operation()]
-
-
-def test_a_trace_has_every_record_at_its_time(clock, tmp_path):
-    path = tmp_path / "trace.json"
-    with Profiler() as p:
-        Outer(clock)(Tensor([1.0]))
-    p.to_chrome_trace(path)
-    document = json.loads(path.read_text())
-    events = [e for e in document["traceEvents"] if e["ph"] == "X"]
-    found = sorted((e["ts"], e["dur"], e["name"]) for e in events)
-    assert found == [
-        (0, 22_000, "Outer"),
-        (4_000, 5_000, "Inner"),
-        (6_000, 3_000, "three"),
-        (9_000, 5_000, "five"),
-        (17_000, 5_000, "Inner"),
-        (19_000, 3_000, "three"),
-    ]
-    assert all({"pid", "tid", "args"} <= e.keys() for e in events)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_trace_needs_a_folder(tmp_path):
-    with pytest.raises(ValueError, match="`path` must lie in a folder that exists, got"):
-        Profiler().to_chrome_trace(tmp_path / "missing" / "trace.json")
 
 
 def test_overhead_is_measured_for_each_record():

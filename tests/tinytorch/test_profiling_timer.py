@@ -89,6 +89,45 @@ def test_memory_is_not_traced_while_something_is_timed(timing, tracing):
         pass  # afterwards it may
 
 
+@pytest.mark.parametrize("tracing", [MemoryProfiler, MemoryTracker])
+@pytest.mark.parametrize("read", [Timer.stop, Timer.elapsed_ms.fget, Timer.elapsed_ns.fget])
+def test_a_timer_started_before_memory_was_traced_has_no_time(clock, tracing, read):
+    t = Timer().start()
+    with tracing(), pytest.raises(RuntimeError, match="block began while this Timer was running"):
+        read(t)
+    with pytest.raises(RuntimeError, match="block began while this Timer was running"):
+        read(t)  # nor afterwards
+    t.start()
+    clock.now += 2_000_000
+    assert t.stop() == 2
+
+
+def test_a_timer_that_was_stopped_before_memory_was_traced_keeps_its_time(clock):
+    stopped, block = Timer().start(), Timer()
+    clock.now += 1_000_000
+    stopped.stop()
+    with block:
+        clock.now += 3_000_000
+    with MemoryProfiler():
+        assert (stopped.elapsed_ms, block.elapsed_ms) == (1, 3)
+    with block:
+        clock.now += 4_000_000
+        assert block.elapsed_ms == 4
+
+
+def test_a_timer_shows_what_it_knows(clock):
+    t = Timer()
+    assert repr(t) == "Timer()"
+    t.start()
+    clock.now += 1_500_000
+    with MemoryProfiler():
+        assert repr(t) == "Timer(running)"
+    t.start()
+    clock.now += 1_500_000
+    t.stop()
+    assert repr(t) == "Timer(1.5 ms)"
+
+
 def test_timing_that_raised_does_not_keep_memory_from_being_traced():
     for timing in (Timer(), Profiler()):
         with pytest.raises(KeyError), timing:

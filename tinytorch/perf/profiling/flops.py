@@ -94,7 +94,7 @@ class FLOPCounter:
         check_model(model)
         x = zeros((1, *checked_shape(input_shape)[1:]))
         log = Log()
-        witness = Witness(self.vouches_for, log, model, x)
+        witness = Witness(self, log, model, x)
         # Outside of any no_grad() block: where gradients are recorded, models do not answer from a cache.
         Context().run(witness.watch, model, x)
         return self._summed(model, log, witness.unseen)
@@ -131,9 +131,10 @@ class FLOPCounter:
         return self.formula_of(type(layer)) is not None
 
     def is_unknown(self, layer: Any) -> bool:
-        """Return whether a layer may do work of its own that nothing here can see.
+        """Return whether nothing but the operations in a layer tells of its work.
 
-        Such are layers of others without a formula that have no layers inside, whose calls would show.
+        Such are layers of others without a formula that have no layers inside. They are listed where no
+        operation runs in a call, and by `count` also where they get at the numbers of tensors.
         """
         inside = isinstance(layer, Layer) and next(layer.children(), None) is not None
         return not inside and not _is_of("tinytorch.", layer) and not self.vouches_for(layer)

@@ -7,7 +7,7 @@ import tracemalloc
 from dataclasses import dataclass
 from typing import Self
 
-from tinytorch.perf.profiling.timer import RUNNING, TRACING
+from tinytorch.perf.profiling.timer import RUNNING, TRACING, note_tracing
 
 
 class MemoryProfiler:
@@ -31,7 +31,8 @@ class MemoryProfiler:
         self.peak_bytes = 0
         self.retained_bytes = 0
         self._start = 0
-        self._highest = 0
+        self._highest = 0  # the most that was held in the whole block, and since the last snapshot
+        self._lately = 0
         self._ours = False
 
     def __enter__(self) -> Self:
@@ -48,9 +49,9 @@ class MemoryProfiler:
             tracemalloc.start()
         self._note_peak()
         self._start, _ = tracemalloc.get_traced_memory()
-        self._highest = self._start
+        self._highest = self._lately = self._start
         self.peak_bytes = self.retained_bytes = 0
-        TRACING.append(self)
+        note_tracing(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,11 +65,6 @@ class MemoryProfiler:
             if self._ours:
                 tracemalloc.stop()
 
-    def _now(self) -> int:
-        """Return the bytes held above the start, and remember the peak."""
-        self._note_peak()
-        return tracemalloc.get_traced_memory()[0] - self._start
-
     @staticmethod
     def _note_peak() -> None:
         """Tell every block that is running of the peak so far, and start a new one."""
@@ -76,6 +72,7 @@ class MemoryProfiler:
         for running in TRACING:
             if isinstance(running, MemoryProfiler):
                 running._highest = max(running._highest, peak)
+                running._lately = max(running._lately, peak)
         tracemalloc.reset_peak()
 
 
@@ -123,7 +120,9 @@ class MemoryTracker(MemoryProfiler):
             raise RuntimeError(
                 "snapshot() needs a tracker that is running: call it inside `with MemoryTracker()`"
             )
-        _, peak = tracemalloc.get_traced_memory()
-        taken = Snapshot(label, self._now(), max(peak - self._start, 0))
+        self._note_peak()
+        held, _ = tracemalloc.get_traced_memory()
+        taken = Snapshot(label, held - self._start, max(self._lately - self._start, 0))
+        self._lately = held
         self.snapshots.append(taken)
         return taken

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Self
 
 from tinytorch.core.checks import positive_int
-from tinytorch.core.tensor import OBSERVER
 from tinytorch.perf.profiling import inspection, passes, rows
 from tinytorch.perf.profiling.flops import FLOPCount, FLOPCounter
+from tinytorch.perf.profiling.listening import Listener, innermost
 from tinytorch.perf.profiling.machine import Machine
-from tinytorch.perf.profiling.overhead import overhead_per_record_us
+from tinytorch.perf.profiling.overhead import overhead_us
 from tinytorch.perf.profiling.portions import unknown_names
 from tinytorch.perf.profiling.recording import Log, Recorder
 from tinytorch.perf.profiling.roofline import Roofline, roofline
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 class Profiler:
     """Records every operation and every layer that runs in a `with` block.
 
-    Recorded is this thread, or this asynchronous task, alone. A block adds to what earlier ones recorded.
+    Recorded is this thread, or this asynchronous task with those that it starts in the block. Others may
+    enter the same Profiler at the same time, for what they run. A block adds to what was recorded before.
     Profilers nest, and each sees all that runs in its block. About half a kilobyte is kept for each record.
 
     Args:
@@ -42,10 +44,9 @@ class Profiler:
     def __init__(self, counter: FLOPCounter | None = None) -> None:
         self._counter = counter
         self._log = Log()
-        self._recorder: Recorder | None = None
-        self._depth = 0
+        self._blocks: dict[Listener, int | None] = {}  # those that run, with the start of the outermost ones
         self._elapsed_ns = 0
-        self._entered_ns = 0
+        self._lock = Lock()
 
     def __enter__(self) -> Self:
         if TRACING:
@@ -53,27 +54,22 @@ class Profiler:
                 "a Profiler cannot run inside `with MemoryProfiler()`: tracing memory makes everything "
                 "slower; measure time and memory in two runs"
             )
-        self._depth += 1
-        if self._depth == 1:
-            RUNNING.append(None)
-            self._recorder = OBSERVER.get()
-            if self._recorder is None:
-                self._recorder = Recorder()
-                OBSERVER.set(self._recorder)
-            self._recorder.logs.append(self._log)
-            self._entered_ns = perf_counter_ns()
+        RUNNING.append(None)
+        outermost = innermost(self._log) is None
+        block = Recorder.begin(self._log)
+        self._blocks[block] = perf_counter_ns() if outermost else None
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            assert self._recorder is not None
-            self._elapsed_ns += perf_counter_ns() - self._entered_ns
-            self._recorder.logs.remove(self._log)
-            if not self._recorder.logs:
-                OBSERVER.set(None)
-            self._recorder = None
-            RUNNING.pop()
+        now = perf_counter_ns()
+        block = innermost(self._log) or next(reversed(self._blocks), None)  # that of another context
+        if block is None:
+            raise RuntimeError("this Profiler is not running: enter it before, best by `with`")
+        block.end()
+        with self._lock:
+            start = self._blocks.pop(block)
+            self._elapsed_ns += 0 if start is None else now - start
+        RUNNING.pop()
 
     @property
     def counter(self) -> FLOPCounter:
@@ -86,9 +82,11 @@ class Profiler:
 
     @property
     def elapsed_ms(self) -> float:
-        """Milliseconds that the blocks took in all."""
-        running_ns = perf_counter_ns() - self._entered_ns if self._depth else 0
-        return (self._elapsed_ns + running_ns) / 1e6
+        """Milliseconds that the blocks took in all, those of several threads or tasks added up."""
+        now = perf_counter_ns()
+        with self._lock:
+            starts = [start for start in self._blocks.values() if start is not None]
+            return (self._elapsed_ns + sum(now - start for start in starts)) / 1e6
 
     @property
     def records(self) -> int:
@@ -97,12 +95,15 @@ class Profiler:
 
     @property
     def overhead_ms(self) -> float:
-        """Milliseconds that recording took: the number of records times what one costs here and now."""
-        return self.records * overhead_per_record_us() / 1e3
+        """Milliseconds that recording took: the records of each kind times what one costs here and now."""
+        return overhead_us(self._log) / 1e3
 
     @property
     def uncounted(self) -> tuple[str, ...]:
-        """Names of layers and operations that do work without a formula, so that `flops` lacks it."""
+        """Names of layers and operations that do work without a formula, so that `flops` lacks it.
+
+        What NumPy does in a layer beside operations is not noticed here; `count_flops` looks closer.
+        """
         return tuple(sorted(unknown_names(self.counter, self._log)))
 
     def by_operation(self) -> list[Row]:
@@ -159,8 +160,8 @@ class Profiler:
         return roofline(self.by_operation(), machine)
 
     def _remarks(self) -> str:
-        per_record_us, elapsed_ms = overhead_per_record_us(), self.elapsed_ms
-        cost_ms = self.records * per_record_us / 1e3
+        cost_ms, elapsed_ms = self.overhead_ms, self.elapsed_ms
+        per_record_us = 1e3 * cost_ms / self.records
         share = f" or {cost_ms / elapsed_ms:.1%} of {elapsed_ms:.3f} ms" if elapsed_ms else ""
         text = (
             f"\nrecording itself: {self.records} records of {per_record_us:.2f} us, {cost_ms:.3f} ms{share}\n"

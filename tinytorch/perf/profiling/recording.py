@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from threading import get_ident
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from tinytorch.core.autograd import _RECORDING, Array, Vjps
 from tinytorch.core.derivatives import Rule
 from tinytorch.core.tensor import OBSERVER
 from tinytorch.perf.profiling.formulas import LAYERS, Shape
+from tinytorch.perf.profiling.listening import Listener
 
 _ARRAY = np.ndarray
 #: the `forward` of layers that have a formula, for which shapes are noted; every look at one takes time
@@ -24,6 +27,7 @@ class Span:
     Attributes:
         layer: the layer.
         parent: the call inside of which this one happened.
+        thread: in which it ran.
         start_ns, end_ns: when it began and ended; it ends with 0 while it runs.
         inside_ns: how much of that operations and other layers took, with what recording them took.
         noted: of layers in DETAILED the shapes of the first input and of the result, None where these are no
@@ -33,6 +37,7 @@ class Span:
     # No __init__: what is usual costs nothing as an attribute of the class.
     layer: Any
     parent: Span | None
+    thread: int
     start_ns: int
     end_ns = 0
     inside_ns = 0
@@ -71,6 +76,7 @@ class Event(NamedTuple):
         out: the shape of the result.
         options: passed on to the rule.
         n_bytes: of the arrays that were read and written; none where the result is a view of the input.
+        thread: in which it ran.
         of_input: which input a derivative is of; None where it is of all of them at once.
     """
 
@@ -83,15 +89,23 @@ class Event(NamedTuple):
     out: Shape
     options: dict[str, Any]
     n_bytes: int
+    thread: int
     of_input: int | None = None
 
 
 class Log:
-    """What one listener has heard. `events` holds the fields of Events as plain tuples, quicker to make."""
+    """What one block has heard.
 
-    __slots__ = ("events", "spans")
+    Attributes:
+        events: the fields of Events as plain tuples, quicker to make.
+        spans: calls of layers, those outside before those inside.
+        kept: how many derivatives operations left for backward(), which recording has to wrap.
+    """
+
+    __slots__ = ("events", "kept", "spans")
 
     def __init__(self) -> None:
+        self.kept = 0
         self.events: list[tuple[Any, ...]] = []
         self.spans: list[Span] = []
 
@@ -100,15 +114,13 @@ class Log:
         return (Event(*fields) for fields in self.events)
 
 
-class Recorder:
+class Recorder(Listener):
     """Runs operations and layers, and writes down in all of its logs what they took."""
-
-    def __init__(self, *logs: Log) -> None:
-        self.logs = list(logs)
-        self.current: Span | None = None
 
     def operation(self, rule: Rule, arrays: Sequence[Any], options: dict[str, Any]) -> tuple[Array, Vjps]:
         """Run an operation."""
+        if get_ident() != self.thread:
+            return rule(*arrays, **options)
         start = perf_counter_ns()
         out, vjps = rule(*arrays, **options)
         end = perf_counter_ns()
@@ -124,19 +136,22 @@ class Recorder:
         if base is not None and (base is arrays[0] or base is getattr(arrays[0], "base", None)):
             n_bytes = 0  # a view
         span = self.current
-        event = (rule, False, start, end, span, shapes, out.shape, options, n_bytes, None)
+        event = (rule, False, start, end, span, shapes, out.shape, options, n_bytes, self.thread, None)
         for log in self.logs:
             log.events.append(event)
         if _RECORDING.get():
-            vjps = _watched(event, vjps)
+            vjps = self._watched(event, vjps)
         if span is not None:
             span.inside_ns += perf_counter_ns() - start
         return out, vjps
 
     def layer(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a layer."""
+        if get_ident() != self.thread:
+            return layer.forward(*args, **kwargs)
         span = Span()
         span.layer = layer
+        span.thread = self.thread
         parent = span.parent = self.current
         for log in self.logs:
             log.spans.append(span)
@@ -153,31 +168,35 @@ class Recorder:
             if parent is not None:
                 parent.inside_ns += end_ns - span.start_ns
 
+    def _watched(self, event: tuple[Any, ...], vjps: Vjps) -> Vjps:
+        """Return `vjps` such that whoever listens when the engine calls them records that."""
+        watched: list[Any]
+        if isinstance(vjps, tuple):
+            watched = [vjp and partial(_differentiate, event, vjp, i) for i, vjp in enumerate(vjps)]
+        else:
+            watched = [partial(_differentiate, event, vjps, None)]
+        for log in self.logs:
+            log.kept += len(watched) - watched.count(None)
+        return tuple(watched) if isinstance(vjps, tuple) else watched[0]
 
-def _watched(event: tuple[Any, ...], vjps: Vjps) -> Vjps:
-    """Return `vjps` such that whoever listens when the engine calls them records that."""
-    if not isinstance(vjps, tuple):
-        of_all: Vjps = _watched_one(event, vjps, None)
-        return of_all
-    return tuple(None if vjp is None else _watched_one(event, vjp, index) for index, vjp in enumerate(vjps))
 
-
-def _watched_one(event: tuple[Any, ...], vjp: Callable[..., Any], index: int | None) -> Any:
-    def run(g: Array) -> Any:
-        listening = OBSERVER.get()
-        if listening is None:
-            return vjp(g)
-        start = perf_counter_ns()
-        found = vjp(g)
-        end = perf_counter_ns()
-        results = found if isinstance(found, tuple) else (found,)
-        n_bytes = sum(item.nbytes for item in (g, *results) if item is not None)
-        rule, _, _, _, span, shapes, out, options, _, _ = event
-        for log in listening.logs:
-            log.events.append((rule, True, start, end, span, shapes, out, options, n_bytes, index))
-        return found
-
-    return run
+def _differentiate(
+    event: tuple[Any, ...], vjp: Callable[[Array], Any], index: int | None, gradient: Array
+) -> Any:
+    """Compute a derivative, which whoever listens when the engine asks for it records."""
+    listening = OBSERVER.get()
+    if listening is None or listening.thread != get_ident():
+        return vjp(gradient)
+    start = perf_counter_ns()
+    found = vjp(gradient)
+    end = perf_counter_ns()
+    results = found if isinstance(found, tuple) else (found,)
+    n_bytes = sum(item.nbytes for item in (gradient, *results) if item is not None)
+    rule, _, _, _, span, shapes, out, options, *_ = event
+    record = (rule, True, start, end, span, shapes, out, options, n_bytes, listening.thread, index)
+    for log in listening.logs:
+        log.events.append(record)
+    return found
 
 
 def _shape_of(value: Any = None) -> Shape | None:

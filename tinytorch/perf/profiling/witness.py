@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,8 +12,21 @@ from tinytorch.core.autograd import Array, Vjps
 from tinytorch.core.derivatives import Rule
 from tinytorch.core.layers import Layer
 from tinytorch.core.tensor import OBSERVER, Tensor
+from tinytorch.perf.profiling.reaching import noticed
 from tinytorch.perf.profiling.recording import Log, Recorder
 from tinytorch.perf.profiling.states import parameters_of, preserved
+
+
+class Judge(Protocol):
+    """Who knows of which layers all work is known; see `FLOPCounter`."""
+
+    def vouches_for(self, layer: Any) -> bool:
+        """Return whether all work of a layer is known."""
+        ...
+
+    def is_unknown(self, layer: Any) -> bool:
+        """Return whether nothing but its operations is known of a layer."""
+        ...
 
 
 class Witness(Recorder):
@@ -22,12 +35,14 @@ class Witness(Recorder):
     Every array is kept until the count is done, so that none takes the place of another.
 
     Attributes:
-        unseen: class names of the layers that used or returned such numbers, unless they are trusted.
+        unseen: class names of the layers that used or returned such numbers, unless all of their work is
+            known; and of those that got at the numbers of tensors, where only their operations are.
     """
 
-    def __init__(self, trusted: Callable[[Any], bool], log: Log, model: Any, x: Tensor) -> None:
+    def __init__(self, judge: Judge, log: Log, model: Any, x: Tensor) -> None:
         super().__init__(log)
-        self._trusted = trusted
+        self._judge = judge
+        self._notices = True
         self.unseen: set[str] = set()
         self._seen: dict[int, Any] = {}
         self._know(x.numpy())
@@ -40,7 +55,9 @@ class Witness(Recorder):
         with preserved(model), _constant(model), np.errstate(all="ignore"):
             if isinstance(model, Layer):
                 model.eval()
-            self.check_result(model, model(x))
+            with noticed(self._doubt_caller) as self._notices:
+                result = model(x)
+            self.check_result(model, result)
 
     def operation(self, rule: Rule, arrays: Sequence[Any], options: dict[str, Any]) -> tuple[Array, Vjps]:
         """Run an operation, and look at its inputs."""
@@ -56,6 +73,8 @@ class Witness(Recorder):
             self._suspect_caller()
         result = super().layer(layer, args, kwargs)
         self.check_result(layer, result)
+        if not self._notices:
+            self._doubt(layer)
         return result
 
     def check_result(self, layer: Any, result: Any) -> None:
@@ -70,7 +89,16 @@ class Witness(Recorder):
             self._suspect(self.current.layer)
 
     def _suspect(self, layer: Any) -> None:
-        if not self._trusted(layer):
+        if not self._judge.vouches_for(layer):
+            self.unseen.add(type(layer).__name__)
+
+    def _doubt_caller(self) -> None:
+        listening = OBSERVER.get()  # a copy of this one, where the model is profiled inside
+        if listening is not None and listening.current is not None:
+            self._doubt(listening.current.layer)
+
+    def _doubt(self, layer: Any) -> None:
+        if self._judge.is_unknown(layer):
             self.unseen.add(type(layer).__name__)
 
     def _know(self, array: Any) -> None:
