@@ -4,6 +4,7 @@ import contextlib
 import gc
 import signal
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import tinytorch as tt
 from tinytorch.benchmarking.benchmark import Benchmark, RefusedModel
+from tinytorch.benchmarking.energy import EnergyCounter
 from tinytorch.benchmarking.limits import time_limit
 from tinytorch.core.autograd import recording
+from tinytorch.perf.profiling.memory import MemoryProfiler
 
 X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 LABELS = [0, 1, 2, 0, 1, 2]
@@ -72,17 +75,92 @@ def test_a_model_that_changes_its_inputs_is_refused():
     assert np.array_equal(X, np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32))
 
 
-def test_a_model_that_raises_only_later_is_refused_by_name():
+def tired_after(count, does):
+    """A model that does something else from a call on."""
     calls = []
 
     def tired(x):
         calls.append(1)
-        if len(calls) > 3:
-            raise RuntimeError("tired")
+        if len(calls) > count:
+            does()
         return np.ones((6, 3))
 
+    return tired
+
+
+def gives_up():
+    raise RuntimeError("tired")
+
+
+def hangs():
+    while True:
+        with contextlib.suppress(Exception):
+            time.sleep(1)
+
+
+def run_energy(one, root):
+    """Measure with counters that do not move."""
+    for name in ("energy_uj", "max_energy_range_uj"):
+        path = root / "intel-rapl:0" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("1000")
+    return one.run_energy_benchmark(EnergyCounter.find(root))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_model_that_raises_only_later_is_refused_by_name(count, tmp_path):
+    model = tired_after(3, gives_up)
     with pytest.raises(RefusedModel, match=r"'m0' raised RuntimeError while it was timed.*tired"):
-        bench(tired).run_latency_benchmark()
+        bench(model).run_latency_benchmark()
+    model = tired_after(count, gives_up)
+    with pytest.raises(
+        RefusedModel, match=r"'m0' raised RuntimeError while its energy was measured.*tired"
+    ) as caught:
+        run_energy(bench(model), tmp_path)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_model_that_raises_while_its_memory_is_traced_is_refused_by_name():
+    with pytest.raises(RefusedModel, match=r"'m1' raised RuntimeError while its memory was traced.*tired"):
+        bench(lambda x: np.ones((6, 3)), tired_after(1, gives_up)).run_memory_benchmark()
+    assert not tracemalloc.is_tracing()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("count", [1, 2])
+def test_memory_and_energy_have_a_time_limit(count, tmp_path):
+    with pytest.raises(RefusedModel, match=r"'m0' did not end while its energy was measured"):
+        run_energy(bench(tired_after(count, hangs), time_limit_s=0.05), tmp_path)
+    with pytest.raises(RefusedModel, match=r"'m0' did not end while its memory was traced"):
+        bench(tired_after(1, hangs), time_limit_s=0.05).run_memory_benchmark()
+    assert not tracemalloc.is_tracing()
+
+
+def test_counters_that_cannot_be_read_any_more_are_not_the_models_fault(tmp_path):
+    (tmp_path / "rapl").mkdir()
+
+    def remove():
+        for path in (tmp_path / "rapl").glob("*/energy_uj"):
+            path.unlink()
+
+    with pytest.raises(FileNotFoundError):
+        run_energy(bench(tired_after(1, remove)), tmp_path / "rapl")
+
+
+def test_nothing_is_timed_while_memory_is_traced(tmp_path):
+    one = bench(linear())
+    with MemoryProfiler():
+        for run in (one.run_latency_benchmark, one.compare_models, lambda: run_energy(one, tmp_path)):
+            with pytest.raises(RuntimeError, match="models cannot be timed while memory is traced"):
+                run()
+        assert one.run_memory_benchmark()["m0"].mean > 0
+    tracemalloc.start()
+    try:
+        with pytest.raises(RuntimeError, match="or stop `tracemalloc`"):
+            one.latency_samples()
+    finally:
+        tracemalloc.stop()
+    assert one.run_latency_benchmark()["m0"].mean > 0
 
 
 @pytest.mark.timeout(20)

@@ -15,7 +15,7 @@ from tinytorch.benchmarking.entries import Entry, entries_of
 from tinytorch.benchmarking.events import EVENTS
 from tinytorch.benchmarking.leaderboard import Leaderboard, LeaderboardError
 from tinytorch.benchmarking.referee import Ruling
-from tinytorch.benchmarking.scoring import Quality, scores_of
+from tinytorch.benchmarking.scoring import quality_of, scores_of
 from tinytorch.benchmarking.standings import ranked, tables, unverified
 from tinytorch.benchmarking.views import rendered
 
@@ -50,13 +50,15 @@ def entry(name="it", ratio=2.0, low=1.9, high=2.1, **changes):
 
 def ruling_of(tmp_path, name="mine", refused=None):
     """A ruling whose scores follow from its log."""
-    log = log_of([1.9, 2.0, 2.1, 2.0, 1.95, 2.05])
-    scores = () if refused else scores_of(EVENTS["mlp_sprint"], log)
+    event = EVENTS["mlp_sprint"]
+    log = log_of([1.9, 2.0, 2.1, 2.0, 1.95, 2.05], accuracy=([1.0] + [0.0] * 99, [1.0] + [0.0] * 99))
+    log["data"] = event.data_hash
+    scores = () if refused else scores_of(event, log)
     return Ruling(
         packed(tmp_path / name, name=name),
         "A, Linux",
         refused,
-        Quality(0.97, 0.97, 0.96, True),
+        quality_of(event, log),
         scores,
         ("int8 (96% of the weights)",),
         log=None if refused else log,
@@ -84,7 +86,7 @@ class TestEntries:
         assert [e.scenario for e in found] == ["single-stream", "offline"]
         assert all(e.ratio == pytest.approx(2.0, rel=0.01) for e in found)
         assert all(e.badges == ("int8 (96% of the weights)",) for e in found)
-        assert found[0].read_log() == ruling.log
+        assert found[0].read_log() == {**ruling.log, "badges": ["int8 (96% of the weights)"]}
         assert found[0].weights_sha256 == ruling.submission.document["weights"]["sha256"]
 
     def test_a_refusal_is_kept_with_its_reason_as_often_as_it_happens(self, board, tmp_path):
@@ -112,6 +114,11 @@ class TestEntries:
         board.check_new(one.submission.submission_id, "mine", "B")
         with pytest.raises(LeaderboardError, match="mine is on the leaderboard"):
             board.check_new(one.submission.submission_id, "mine", "A, Linux")
+
+    def test_an_entry_is_known_by_its_id(self, board):
+        board.add([entry("there")])
+        assert board.has("there")
+        assert not board.has("elsewhere")
 
     def test_all_of_a_submission_is_added_or_nothing(self, board):
         board.add([entry("there")])
@@ -306,6 +313,43 @@ class TestVerifying:
             "mine (single-stream): its ratio is 2.05 on the leaderboard and 2 in its log"
         ]
 
+    @pytest.mark.parametrize(
+        ("column", "value", "said"),
+        [
+            ("low", 1.8, "ratio's lower end is 1.8 on the leaderboard and 1.9 in its log"),
+            ("high", 2.2, "ratio's upper end is 2.2 on the leaderboard and 2.1 in its log"),
+            ("quality", 0.9901, "quality is 0.9901 on the leaderboard and 0.99 in its log"),
+            ("quality", None, "quality is none on the leaderboard and 0.99 in its log"),
+            ("latency_ms", 0.01, "latency in ms is 0.01 on the leaderboard and 0.1 in its log"),
+            ("latency_bound_ms", None, "latency's bound in ms is none on the leaderboard and 0.1 in its log"),
+            ("throughput_per_s", 9.0, "throughput is 9 on the leaderboard and none in its log"),
+            ("badges", ("zeros (99%)",), "badges are not those in its log"),
+        ],
+    )
+    def test_every_figure_is_derived_again(self, tmp_path, column, value, said):
+        one, two = entries_of(ruling_of(tmp_path))
+        assert unverified([replace(one, **{column: value}), two]) == [f"mine (single-stream): its {said}"]
+
+    def test_all_that_differs_is_told(self, tmp_path):
+        _, two = entries_of(ruling_of(tmp_path))
+        (said,) = unverified([replace(two, throughput_per_s=None, badges=())])
+        assert said.count(";") == 1
+        assert "throughput is none on the leaderboard and 2.56e+06 in its log" in said
+
+    def with_log(self, entry, change):
+        log = json.loads(zlib.decompress(entry.log))
+        change(log)
+        return replace(entry, log=zlib.compress(json.dumps(log).encode()))
+
+    def test_a_log_below_the_floor_or_of_other_data_is_found(self, tmp_path):
+        one, _ = entries_of(ruling_of(tmp_path))
+        worse = self.with_log(one, lambda log: log["accuracy"].update(submission=[1.0] * 3 + [0.0] * 97))
+        assert "the quality in its log is 0.97 where the floor is 0.98" in unverified([worse])[0]
+        bare = self.with_log(one, lambda log: log.pop("badges"))
+        assert unverified([bare]) == ["mine (single-stream): its badges are not those in its log"]
+        other = self.with_log(one, lambda log: log.update(data="0" * 64))
+        assert "its log cannot be judged: its log is of other data" in unverified([other])[0]
+
     def test_an_entry_without_a_log_or_with_another_is_found(self, tmp_path):
         one, _ = entries_of(ruling_of(tmp_path))
         for log in (b"", b"junk", zlib.compress(b"[]"), zlib.compress(json.dumps({"sittings": []}).encode())):
@@ -353,6 +397,10 @@ class TestViews:
         rows = [line for line in rendered(self.ENTRIES, "markdown").splitlines() if line.startswith("| ")]
         assert len(rows) == 4
         assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
+
+    @pytest.mark.parametrize("form", ["text", "markdown", "html"])
+    def test_it_says_what_no_rank_can_rule_out(self, form):
+        assert "in the open division a model may have been trained on them" in rendered(self.ENTRIES, form)
 
     @pytest.mark.parametrize("form", ["text", "markdown", "html"])
     def test_an_empty_leaderboard_says_so(self, form):

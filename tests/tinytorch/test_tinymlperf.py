@@ -3,15 +3,18 @@
 import hashlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tinymlperf_stand_ins import small_benchmark, text_benchmark
 
 import tinytorch as tt
+from tinytorch.benchmarking import events
 from tinytorch.benchmarking.events import EVENTS, load_event, outputs_of
 from tinytorch.benchmarking.fresh import altered
 from tinytorch.benchmarking.tinymlperf import TinyMLPerf
+from tinytorch.datasets import RECIPES, load_text
 
 NAMES = ["mlp_sprint", "cnn_marathon", "transformer_decathlon"]
 
@@ -38,6 +41,11 @@ class TestTinyMLPerf:
         accuracy = (outputs.argmax(axis=1) == benchmark.labels).mean()
         assert accuracy > 0.95
         assert benchmark.floor == pytest.approx(0.99 * accuracy)
+
+    def test_an_event_knows_the_hash_of_its_data_before_its_model_is_there(self):
+        assert small_benchmark().event.data_hash == small_benchmark().data_hash
+        text = EVENTS["transformer_decathlon"].data_hash
+        assert text == load_text().sha256 != small_benchmark().data_hash
 
     def test_calibration_data_is_not_test_data(self):
         benchmark = TinyMLPerf().load_benchmark("mlp_sprint")
@@ -91,6 +99,14 @@ class TestFreshImages:
         found = sum(np.round(row * 16).astype(int).tobytes() in originals for row in inputs)
         assert found <= 2
 
+    def test_a_search_for_the_nearest_original_gives_the_labels_away_which_is_documented(self):
+        benchmark = TinyMLPerf().load_benchmark("mlp_sprint")
+        inputs, labels = benchmark.fresh(450, np.random.default_rng(0))
+        originals = benchmark.inputs
+        nearest = ((originals**2).sum(axis=1) - 2 * inputs @ originals.T).argmin(axis=1)
+        assert (benchmark.labels[nearest] == labels).all()
+        assert "looks for what is most alike, knows the labels" in " ".join(benchmark.fresh.__doc__.split())
+
     def test_every_image_comes_once_before_one_comes_again_and_keeps_its_label(self):
         benchmark = small_benchmark()
         inputs, labels = benchmark.fresh(450, np.random.default_rng(0))
@@ -141,12 +157,33 @@ class TestFreshImages:
         assert len(np.unique(result)) > 20_000
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """A reference model for the real text that takes no training."""
+    trained = SimpleNamespace(model=None, recipe=RECIPES["text-gpt"], data_hash="0" * 64)
+    monkeypatch.setattr(events, "reference_model", lambda _name: trained)
+
+
 class TestText:
+    @pytest.mark.usefixtures("untrained")
     def test_labels_are_the_next_characters(self):
+        benchmark = TinyMLPerf().load_benchmark("transformer_decathlon")
+        assert (benchmark.inputs[:, 1:] == benchmark.labels[:, :-1]).all()
+        assert benchmark.inputs.shape == benchmark.labels.shape == (64, 64)
+
+    @pytest.mark.usefixtures("untrained")
+    def test_the_seed_says_where_texts_are_cut(self):
+        one, same, other = (TinyMLPerf(seed).load_benchmark("transformer_decathlon") for seed in (1, 1, 2))
+        assert one.inputs.tobytes() == same.inputs.tobytes()
+        assert one.labels.tobytes() == same.labels.tobytes()
+        assert (one.inputs != other.inputs).any()
+
+    def test_prompts_are_pieces_of_the_text(self):
         benchmark = text_benchmark()
-        inputs, labels = benchmark.fresh(20, np.random.default_rng(0))
-        assert (inputs[:, 1:] == labels[:, :-1]).all()
-        assert inputs.shape == (20, 48)
+        text = bytes(benchmark.source.astype(np.uint8))
+        prompts = benchmark.prompts(20, 16, np.random.default_rng(0))
+        assert prompts.shape == (20, 16)
+        assert all(bytes(row.astype(np.uint8)) in text for row in prompts)
 
     def test_losses_are_bits_per_character(self):
         benchmark = text_benchmark()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ import tinytorch as tt
 from tinytorch.benchmarking import tinymlperf
 from tinytorch.benchmarking.__main__ import main
 from tinytorch.benchmarking.leaderboard import Leaderboard
+from tinytorch.benchmarking.referee import Ruling
+from tinytorch.benchmarking.scoring import quality_of, scores_of
 from tinytorch.benchmarking.submissions import read_submission, with_log
 from tinytorch.core.models import save_model
 from tinytorch.perf.quantization import quantize_model
@@ -68,9 +72,14 @@ def test_a_refused_submission_is_told_why_and_listed(here, capsys):
     assert Leaderboard("tinymlperf.sqlite").entries()[0].refused is not None
 
 
+def made_up(*arguments, **options):
+    """A log that says which data the event has."""
+    return {**log_of(*arguments, **options), "data": small_benchmark().event.data_hash}
+
+
 def test_a_log_that_was_made_up_gives_no_place(here, capsys):
     submission = packed(here / "s", model=tt.Sequential(tt.Linear(64, 10)), division="open", name="guessing")
-    with_log(submission, log_of([100.0] * 6))
+    with_log(submission, made_up([100.0] * 6))
     assert main(["check", "s"]) == 0
     assert "100.00 times as fast" in capsys.readouterr().out
     assert main(["submit", "s", *QUICK]) == 1
@@ -97,9 +106,68 @@ def test_check_does_not_run_code(here):
 
 def test_check_finds_a_log_below_the_floor(here, capsys):
     submission = packed(here / "s", division="open")
-    with_log(submission, log_of([2.0] * 6, accuracy=([1.0] * 10, [0.0] * 10)))
+    with_log(submission, made_up([2.0] * 6, accuracy=([1.0] * 10, [0.0] * 10)))
     assert main(["check", "s"]) == 1
     assert "no rank: the floor is 0.99" in capsys.readouterr().out
+
+
+def phase_changed(**changes):
+    def change(log):
+        log["sittings"][2]["offline"].update(changes)
+
+    return change
+
+
+TIMES = "the log('s times are no rounds| lacks times)"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (phase_changed(submission_ns=[]), TIMES),
+        (phase_changed(reference_ns=[]), TIMES),
+        (phase_changed(submission_wall_ns=[[1] * 10] * 2), TIMES),
+        (phase_changed(reference_wall_ns=[[1] * 10, [1] * 9, [1] * 10]), TIMES),
+        (phase_changed(submission_ns=[[10**400] * 10] * 3), TIMES),
+        (
+            phase_changed(losses={"submission": [0.0], "reference": [0.0] * 2}),
+            "losses of 1 outputs of the sub",
+        ),
+        (
+            phase_changed(losses={"submission": [], "reference": []}),
+            "the log lacks outputs .sitting 3, offline",
+        ),
+        (
+            lambda log: log["accuracy"].update(submission=[0.0] * 2),
+            r"2 outputs .* 1 of .*\(the accuracy run\)",
+        ),
+        (
+            lambda log: log.update(accuracy={"submission": [], "reference": []}),
+            "the log lacks outputs .the accuracy run",
+        ),
+        (lambda log: log.update(sittings=[]), "0 sittings have no interval"),
+        (lambda log: log.update(data="1" * 64), "its log is of other data than this machine's"),
+    ],
+)
+def test_check_finds_a_log_that_cannot_be_scored(here, capsys, change, said):
+    submission, log = packed(here / "s", division="open"), made_up([2.0] * 6)
+    change(log)
+    with_log(submission, log)
+    assert main(["check", "s"]) == 1
+    out = capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(ValueError, match=f"^no rank: .*{said}"):
+        raise ValueError(out)
+
+
+@pytest.mark.parametrize("name", ['"duration_s":', '"losses":{"submission":['])
+def test_check_finds_numbers_that_are_too_large_for_a_float(here, capsys, name):
+    with_log(packed(here / "s", division="open"), made_up([2.0] * 6))
+    path = here / "s" / "submission.json"
+    text, count = re.subn(re.escape(name) + r"[\d.]+", f"{name}1e999", path.read_text(), count=1)
+    assert count == 1
+    path.write_text(text)
+    assert main(["check", "s"]) == 1
+    assert "the log has an infinite" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -142,6 +210,51 @@ def test_an_interruption_adds_nothing(here, capsys, monkeypatch):
     packed(here / "s")
     assert main(["submit", "s"]) == 130
     assert Leaderboard("tinymlperf.sqlite").entries() == []
+    assert "interrupted: nothing was added" in capsys.readouterr().err
+
+
+def judged(submission, *_, **__):
+    """A ruling without a measurement."""
+    log = made_up([2.0] * 6)
+    event = small_benchmark().event
+    return Ruling(submission, "A, Linux", None, quality_of(event, log), scores_of(event, log), log=log)
+
+
+def test_a_log_that_cannot_be_written_takes_no_rank_away(here, capsys, monkeypatch):
+    def removed(submission, *_, **__):
+        shutil.rmtree(submission.folder)
+        return judged(submission)
+
+    monkeypatch.setattr(tinymlperf, "judge", removed)
+    packed(here / "s")
+    assert main(["submit", "s"]) == 0
+    out, err = capsys.readouterr()
+    assert "single-stream: 2.00 times as fast" in out
+    assert "the log is on the leaderboard alone: cannot write 's/submission.json'" in err
+    assert [e.scenario for e in Leaderboard("tinymlperf.sqlite").entries()] == ["single-stream", "offline"]
+    assert main(["leaderboard", "--verify"]) == 0
+
+
+def test_an_interruption_after_the_entry_is_there_does_not_deny_it(here, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tinymlperf, "judge", judged)
+    monkeypatch.setattr(tinymlperf, "with_log", interrupted)
+    packed(here / "while-writing")
+    assert main(["submit", "while-writing"]) == 0
+    assert "the log is on the leaderboard alone: interrupted" in capsys.readouterr().err
+
+    add = Leaderboard.add
+    monkeypatch.setattr(Leaderboard, "add", lambda *arguments: (add(*arguments), interrupted()))
+    packed(here / "while-adding", name="another")
+    assert main(["submit", "while-adding"]) == 0
+    assert "nothing was added" not in capsys.readouterr().err
+    assert len(Leaderboard("tinymlperf.sqlite").entries()) == 4
+
+    monkeypatch.setattr(Leaderboard, "add", interrupted)
+    packed(here / "before", name="a third")
+    assert main(["submit", "before"]) == 130
     assert "interrupted: nothing was added" in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ from tinymlperf_stand_ins import HONEST, QUICK, packed, small_benchmark, text_be
 
 import tinytorch as tt
 from tinytorch.benchmarking import player
+from tinytorch.benchmarking.confinement import can_confine
 from tinytorch.benchmarking.divisions import check_closed
 from tinytorch.benchmarking.frames import Frame, receive
 from tinytorch.benchmarking.playing import Pair, Phase, check_work, play_round
@@ -21,6 +22,8 @@ from tinytorch.benchmarking.submissions import with_log
 from tinytorch.benchmarking.techniques import Artefact, badges_of, inspect_artefact
 from tinytorch.core.models import save_model
 from tinytorch.perf.quantization import quantize_model
+
+needs_confinement = pytest.mark.skipif(not can_confine(), reason="this kernel cannot confine own code")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,7 @@ class TestRatio:
                 assert sides[0][0] >= QUICK.min_rounds
                 assert len(phase["losses"]["submission"]) == np.prod(sides[0]) * phase["examples"]
 
+    @needs_confinement
     def test_twice_the_work_takes_twice_the_time(self, tmp_path):
         model = "model = load_model(Path(folder) / 'model.safetensors').eval()\n    return "
         code = HONEST.replace('return load_model(Path(folder) / "model.safetensors").eval()', model)
@@ -64,6 +68,7 @@ class TestRatio:
         for score in ruling.scores:
             assert 1 / 16 < score.ratio.estimate < 1 / 4
 
+    @needs_confinement
     def test_own_code_is_confined_and_may_use_what_is_installed(self, tmp_path):
         code = (
             "import numba\n"
@@ -81,6 +86,7 @@ class TestRatio:
         assert ruling.quality.met
         assert "audit hooks" in ruling.confinement
 
+    @needs_confinement
     def test_own_code_has_a_rank_and_no_badge(self, tmp_path):
         zeros = copy.deepcopy(small_benchmark().model)
         for layer in zeros.layers[::2]:
@@ -330,6 +336,7 @@ class TestTexts:
         # 16 of the prompt and 32 new ones; nothing follows the last, so it may be left out.
         assert ruling.badges in (("KV cache (47 tokens)",), ("KV cache (48 tokens)",))
 
+    @needs_confinement
     @pytest.mark.parametrize(
         ("text", "reason"),
         [

@@ -17,7 +17,7 @@ from tinytorch.benchmarking.scenarios import (
     fewest_values,
     upper_percentile,
 )
-from tinytorch.benchmarking.scoring import check_clock, check_outputs, quality_of, scores_of
+from tinytorch.benchmarking.scoring import check_outputs, quality_of, scores_of
 
 MLP = EVENTS["mlp_sprint"]
 
@@ -88,11 +88,11 @@ class TestRatios:
         assert score.ratio.estimate == pytest.approx(2.0, rel=0.01)
 
     def test_single_stream_looks_at_the_slow_queries_and_offline_at_all(self):
-        slow = [[100] * 8 + [1000] * 2] * 3
+        slow = [[10_000] * 8 + [100_000] * 2] * 3
         log = log_of([1.0] * 6)
         for sitting in log["sittings"]:
-            sitting["single-stream"] = phase([[100] * 10] * 3, slow)
-            sitting["offline"] = phase([[100] * 10] * 3, slow)
+            sitting["single-stream"] = phase([[10_000] * 10] * 3, slow)
+            sitting["offline"] = phase([[10_000] * 10] * 3, slow)
         ratios = {score.scenario: score.ratio.estimate for score in scores_of(MLP, log)}
         assert ratios == pytest.approx({"single-stream": 10, "offline": 2.8})
 
@@ -119,26 +119,6 @@ class TestRatios:
         del log["sittings"][3]["offline"]
         with pytest.raises(Refused, match="a sitting lacks the scenario offline"):
             scores_of(MLP, log)
-
-
-class TestClock:
-    def check(self, hidden):
-        check_clock([phase([[100_000] * 10] * 3, [[100_000] * 10] * 3, hidden_ns=ns) for ns in hidden])
-
-    def test_the_way_there_and_back_is_no_fraud(self):
-        self.check([0] * 6)
-        self.check([10_000] * 6)
-
-    def test_time_that_a_player_does_not_report_is(self):
-        with pytest.raises(Refused, match="it reports 100 us for a query, and the referee waits 60 us more"):
-            self.check([60_000] * 6)
-
-    def test_a_machine_that_was_busy_for_some_sittings_accuses_nobody(self):
-        self.check([500_000, 500_000, 500_000, 0, 0, 0])
-
-    def test_honesty_in_one_sitting_hides_nothing(self):
-        with pytest.raises(Refused, match="its clock is wrong"):
-            self.check([0, *[500_000] * 5])
 
 
 class TestOutputsOfTimedQueries:

@@ -12,6 +12,7 @@ from typing import TextIO
 from tinytorch.benchmarking.divisions import check_closed
 from tinytorch.benchmarking.events import EVENTS, Event
 from tinytorch.benchmarking.leaderboard import Leaderboard, LeaderboardError
+from tinytorch.benchmarking.logs import check_log
 from tinytorch.benchmarking.processes import Refused
 from tinytorch.benchmarking.scenarios import FEWEST_SITTINGS, Settings
 from tinytorch.benchmarking.scoring import Score, quality_of, scores_of
@@ -118,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--machine", help="only this kind of machine, as its tables name it")
     board.add_argument("--format", choices=FORMATS, default="text", help=_default("what to write"))
     board.add_argument("--output", type=Path, metavar="FILE", help="write there in place of the terminal")
-    board.add_argument("--verify", action="store_true", help="derive every figure again from the raw logs")
+    board.add_argument(
+        "--verify", action="store_true", help="derive every figure and quality again from the raw logs"
+    )
     return parser
 
 
@@ -196,6 +199,7 @@ def _check_log(submission: Submission) -> int:
     if log is None:
         _say("it has no log yet: submit it")
         return FINE
+    check_log(event, log)
     quality = quality_of(event, log)
     scores = scores_of(event, log)
     _say(f"by its own log, which a submit does not rely on: {event.unit} {quality.submission:.3g}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 from tinytorch.benchmarking.conditions import collect_if_piled_up, collector_paused, single_threaded
 from tinytorch.benchmarking.contenders import Contender
 from tinytorch.benchmarking.data import Data
-from tinytorch.benchmarking.latency import one_pass
+from tinytorch.benchmarking.latency import check_untraced, one_pass, refusing
+from tinytorch.benchmarking.limits import time_limit
 
 _POWERCAP = Path("/sys/class/powercap")
 _MICROJOULE = 1e-6
@@ -55,13 +57,21 @@ class EnergyCounter:
             return f"the energy counters cannot be read: {error}"
         return counter
 
-    def joules(self, call: Callable[[], object]) -> tuple[float, int]:
-        """Call for a tenth of a second, and return the energy used meanwhile and the number of calls."""
+    def joules(
+        self, call: Callable[[], object], guard: AbstractContextManager[object] | None = None
+    ) -> tuple[float, int]:
+        """Call for a tenth of a second, and return the energy used meanwhile and the number of calls.
+
+        Args:
+            call: what uses the energy.
+            guard: is entered around all calls, but not around reading the counters.
+        """
         before, calls = self._read(), 0
-        stop = time.perf_counter() + _BLOCK_S
-        while calls == 0 or time.perf_counter() < stop:
-            call()
-            calls += 1
+        with guard or nullcontext():
+            stop = time.perf_counter() + _BLOCK_S
+            while calls == 0 or time.perf_counter() < stop:
+                call()
+                calls += 1
         after = self._read()
         used = sum((b - a) % (size + 1) for a, b, size in zip(before, after, self.ranges_uj, strict=True))
         return used * _MICROJOULE, calls
@@ -76,19 +86,36 @@ def joules_of(
     datasets: Sequence[Data],
     runs: int,
     rng: np.random.Generator,
+    time_limit_s: float,
 ) -> dict[str, list[float]]:
-    """Return joules of a pass over all data for each model and run; models take turns in random order."""
+    """Return joules of a pass over all data for each model and run; models take turns in random order.
+
+    Raises:
+        RefusedModel: a model raises, or takes longer than `time_limit_s` for a data set.
+        RuntimeError: memory is being traced.
+    """
+    check_untraced()
     passes = [one_pass(c.call, [c.prepared(data.inputs) for data in datasets]) for c in contenders]
     joules: dict[str, list[float]] = {c.name: [] for c in contenders}
     with single_threaded(), collector_paused():
-        for call in passes:
-            call()
+        limit_s = time_limit_s * len(datasets)
+        for contender, call in zip(contenders, passes, strict=True):
+            with _guarded(contender, limit_s):
+                call()
         for _ in range(runs):
             for index in rng.permutation(len(passes)).tolist():
-                used, calls = counter.joules(passes[index])
+                # The last call may begin just before the end of the block.
+                guard = _guarded(contenders[index], _BLOCK_S + limit_s)
+                used, calls = counter.joules(passes[index], guard)
                 joules[contenders[index].name].append(used / calls)
             collect_if_piled_up()
     return joules
+
+
+@contextmanager
+def _guarded(contender: Contender, limit_s: float) -> Iterator[None]:
+    with refusing(contender, "its energy was measured"), time_limit(limit_s):
+        yield
 
 
 def _number(path: Path) -> int:

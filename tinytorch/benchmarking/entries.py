@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinytorch.benchmarking.referee import Ruling
+    from tinytorch.benchmarking.scoring import Score
+
+_FIGURES = ("ratio", "low", "high", "latency_ms", "latency_bound_ms", "throughput_per_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Entry:
         own_code: whether it brought code.
         weights_sha256, revision: what was measured; the git commit, with "+" where files differed from it.
         submitted_at: in UTC.
-        log: the raw samples, compressed JSON.
+        log: the raw samples and the badges, compressed JSON.
     """
 
     entry_id: str
@@ -58,7 +61,7 @@ class Entry:
     log: bytes
 
     def read_log(self) -> Mapping[str, Any]:
-        """Return the raw samples; empty where nothing was measured to the end."""
+        """Return the raw samples and the badges; empty where nothing was measured to the end."""
         log: Mapping[str, Any] = json.loads(zlib.decompress(self.log)) if self.log else {}
         return log
 
@@ -67,7 +70,9 @@ def entries_of(ruling: Ruling, now: datetime | None = None) -> tuple[Entry, ...]
     """Return what a ruling puts on the leaderboard: an entry for each scenario, or one that was refused."""
     submission = ruling.submission
     stamp = (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    packed = b"" if ruling.log is None else zlib.compress(json.dumps(ruling.log).encode())
+    packed = b""
+    if ruling.log is not None:
+        packed = zlib.compress(json.dumps({**ruling.log, "badges": ruling.badges}).encode())
     revision = submission.document["revision"]
     shared: dict[str, Any] = {
         "submission_id": submission.submission_id,
@@ -85,8 +90,7 @@ def entries_of(ruling: Ruling, now: datetime | None = None) -> tuple[Entry, ...]
     }
     key = f"{submission.submission_id}/{ruling.machine}"
     if ruling.refused is not None:
-        figures = ("ratio", "low", "high", "latency_ms", "latency_bound_ms", "throughput_per_s")
-        shared |= dict.fromkeys(figures)
+        shared |= dict.fromkeys(_FIGURES)
         unique = f"{key}/refused/{time.time_ns()}"
         return (Entry(entry_id=unique, scenario="", refused=ruling.refused, **shared),)
     return tuple(
@@ -94,13 +98,22 @@ def entries_of(ruling: Ruling, now: datetime | None = None) -> tuple[Entry, ...]
             entry_id=f"{key}/{score.scenario}",
             scenario=score.scenario,
             refused=None,
-            ratio=score.ratio.estimate,
-            low=score.ratio.low,
-            high=score.ratio.high,
-            latency_ms=score.latency_ms.estimate if score.latency_ms else None,
-            latency_bound_ms=score.latency_ms.bound if score.latency_ms else None,
-            throughput_per_s=score.throughput_per_s,
+            **figures_of(score),
             **shared,
         )
         for score in ruling.scores
     )
+
+
+def figures_of(score: Score) -> dict[str, Any]:
+    """Return the figures of a scenario by the names that an entry has for them."""
+    latency = score.latency_ms
+    figures = (
+        score.ratio.estimate,
+        score.ratio.low,
+        score.ratio.high,
+        latency.estimate if latency else None,
+        latency.bound if latency else None,
+        score.throughput_per_s,
+    )
+    return dict(zip(_FIGURES, figures, strict=True))

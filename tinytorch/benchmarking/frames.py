@@ -42,11 +42,17 @@ class Frame:
     array: Array | None = None
 
 
-def send(descriptor: int, frame: Frame) -> None:
+def send(descriptor: int, frame: Frame, limit_s: float | None = None) -> None:
     """Write a frame.
+
+    Args:
+        descriptor: of a pipe; one that does not block, where there is a limit.
+        frame: is written.
+        limit_s: for all of it; None waits for ever.
 
     Raises:
         Closed: the other side is gone.
+        TooLate: the limit passed, as when the other side does not read.
     """
     text, content = dict(frame.text), b""
     if frame.array is not None:
@@ -54,11 +60,14 @@ def send(descriptor: int, frame: Frame) -> None:
         text |= {"dtype": frame.array.dtype.str, "shape": list(frame.array.shape)}
     head = json.dumps(text).encode()
     rest = memoryview(_LENGTHS.pack(len(head), len(content)) + head + content)
-    try:
-        while rest:
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    while rest:
+        try:
             rest = rest[os.write(descriptor, rest) :]
-    except OSError:
-        raise Closed from None
+        except BlockingIOError:
+            _wait(descriptor, select.POLLOUT, deadline)
+        except OSError:
+            raise Closed from None
 
 
 def receive(descriptor: int, limit_s: float | None = None) -> Frame:
@@ -100,15 +109,19 @@ def receive(descriptor: int, limit_s: float | None = None) -> Frame:
 def _exactly(descriptor: int, count: int, deadline: float | None) -> bytearray:
     buffer = bytearray(count)
     view, have = memoryview(buffer), 0
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
     while have < count:
         if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poller.poll(left * 1000):
-                raise TooLate
+            _wait(descriptor, select.POLLIN, deadline)
         got = os.readv(descriptor, [view[have:]])
         if got == 0:
             raise Closed
         have += got
     return buffer
+
+
+def _wait(descriptor: int, until: int, deadline: float | None) -> None:
+    poller = select.poll()
+    poller.register(descriptor, until)
+    left_s = None if deadline is None else deadline - time.monotonic()
+    if (left_s is not None and left_s <= 0) or not poller.poll(None if left_s is None else left_s * 1000):
+        raise TooLate

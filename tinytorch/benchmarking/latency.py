@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
@@ -44,7 +45,9 @@ def measure(
 
     Raises:
         RefusedModel: a model raises, or takes longer than `time_limit_s` for a call.
+        RuntimeError: memory is being traced.
     """
+    check_untraced()
     with single_threaded(), collector_paused():
         with _ending(time_limit_s * (warmup_runs + 4) * len(contenders)):
             calls = [_Calls(c, _copyable(c, datasets, rng)) for c in contenders]
@@ -95,21 +98,45 @@ class _Calls:
 
     def sample_ns(self) -> float:
         call, repeats = self.pass_, self.repeats
-        try:
+        with refusing(self.contender, "it was timed"):
             start = _clock()
             for _ in repeat(None, repeats):
                 call()
             return (_clock() - start) / repeats
-        except TooSlow:
-            raise RefusedModel(
-                f"{self.contender.name!r} did not end while it was timed, after it had answered the same "
-                "inputs before"
-            ) from None
-        except Exception as error:
-            raise RefusedModel(
-                f"{self.contender.name!r} raised {type(error).__name__} while it was timed, after it had "
-                f"answered the same inputs: {error}"
-            ) from error
+
+
+@contextmanager
+def refusing(contender: Contender, during: str) -> Iterator[None]:
+    """Refuse a model by name where it raises, or does not end, though it had answered the same inputs.
+
+    Args:
+        contender: the only one that is called in the block.
+        during: what the block is for, as in "while it was timed".
+    """
+    try:
+        yield
+    except TooSlow:
+        raise RefusedModel(
+            f"{contender.name!r} did not end while {during}, after it had answered the same inputs before"
+        ) from None
+    except Exception as error:
+        raise RefusedModel(
+            f"{contender.name!r} raised {type(error).__name__} while {during}, after it had answered the "
+            f"same inputs: {error}"
+        ) from error
+
+
+def check_untraced() -> None:
+    """Refuse to measure time or energy while memory is traced, which makes everything slower.
+
+    Raises:
+        RuntimeError: it is, by a `with MemoryProfiler()` block or by whatever else started `tracemalloc`.
+    """
+    if tracemalloc.is_tracing():
+        raise RuntimeError(
+            "models cannot be timed while memory is traced, which makes everything slower: leave "
+            "`with MemoryProfiler()`, or stop `tracemalloc`, and measure time and memory in two runs"
+        )
 
 
 @contextmanager

@@ -94,6 +94,12 @@ class Leaderboard:
                 connection.execute("ROLLBACK")
                 raise self._not_added(entries, error) from None
 
+    def has(self, entry_id: str) -> bool:
+        """Return whether an entry is there."""
+        query = "SELECT count(*) FROM entries WHERE entry_id = ?"
+        with self._connection() as connection:
+            return bool(connection.execute(query, (entry_id,)).fetchone()[0])
+
     def check_new(self, submission_id: str, name: str, machine: str) -> None:
         """Raise LeaderboardError where a submission has a rank on this kind of machine already."""
         query = "SELECT count(*) FROM entries WHERE submission_id = ? AND machine = ? AND refused IS NULL"

@@ -26,7 +26,8 @@ class Benchmark:
     """Measures several models under the same conditions.
 
     All methods raise RefusedModel, a ValueError, where a model raises, answers NaN, or answers with something
-    that cannot be compared with the answers of the first model; the message says which model and why.
+    that cannot be compared with the answers of the first model; the message says which model and why. Those
+    that measure time or energy raise RuntimeError while memory is being traced.
 
     Args:
         models: a list of models, or a dictionary from names to models. A model is a Layer, or anything that
@@ -105,7 +106,7 @@ class Benchmark:
             answers(self._contenders, self._data, self.time_limit_s)
             for contender in self._contenders:
                 size = stored_bytes(contender.model)
-                peak = peak_bytes(contender, self._data)
+                peak = peak_bytes(contender, self._data, self.time_limit_s)
                 about = {**self.about, "unit": "bytes", "peak_bytes": peak}
                 results[contender.name] = BenchmarkResult("memory", [size], about, Interval.exact(size))
         return results
@@ -126,7 +127,9 @@ class Benchmark:
             return UNAVAILABLE
         with evaluating(self._contenders):
             answers(self._contenders, self._data, self.time_limit_s)
-            joules = joules_of(found, self._contenders, self._data, self.measurement_runs, self._rng)
+            joules = joules_of(
+                found, self._contenders, self._data, self.measurement_runs, self._rng, self.time_limit_s
+            )
         about = {**self.about, "unit": "J", "source": "RAPL counters of whole processors"}
         return {name: BenchmarkResult("energy", values, about) for name, values in joules.items()}
 

@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from tinytorch.benchmarking.audit import VIOLATION
 from tinytorch.benchmarking.frames import Array, Closed, Frame, Malformed, TooLate, receive, send
+from tinytorch.benchmarking.turns import turns_of
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 # The same tinytorch as here, wherever else one is installed; its folder is on the path no longer than that.
@@ -26,26 +24,7 @@ _START += "from tinytorch.benchmarking.player import main; os._exit(main(sys.arg
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "NUMBA_CACHE_DIR")
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-
-@contextlib.contextmanager
-def on_one_cpu(rng: np.random.Generator) -> Iterator[None]:
-    """Keep this thread, and the processes it starts, on one of its CPUs, where the system can.
-
-    Referee and players take turns, so they need no more; and an answer from the same CPU takes 50 us, from
-    another one 110 us, which would tell apart where processes happen to run and not how fast they are.
-
-    Args:
-        rng: chooses the CPU.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {int(rng.choice(sorted(allowed)))})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
+_PIPE_BYTES = 1 << 20  # what Linux allows to everybody
 
 
 class Refused(ValueError):  # noqa: N818 - it says what is done with a submission
@@ -86,20 +65,31 @@ class Entrant:
     kv_cache: bool = False
 
 
+def _pipe() -> tuple[int, int]:
+    """Return a pipe's ends; it holds a whole query where it may, so that its way takes few turns."""
+    ends = os.pipe()
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return ends
+
+
 class PlayerProcess:
     """A player in a fresh interpreter, as a context manager.
 
     Args:
         entrant: what it loads.
         setup: the memory limit, whether it is confined, and inputs that warm it up.
-        limit_s: for each answer.
+        limit_s: for each answer, the sending of the request included.
     """
 
     def __init__(self, entrant: Entrant, setup: Frame, limit_s: float) -> None:
         self.entrant = entrant
         self.limit_s = limit_s
-        requests_read, self._requests = os.pipe()
-        self._answers, answers_write = os.pipe()
+        requests_read, self._requests = _pipe()
+        self._answers, answers_write = _pipe()
+        os.set_blocking(self._requests, False)  # who does not read must not hold the referee
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environment |= dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONDONTWRITEBYTECODE": "1"}
         start = _START.format(root=str(_ROOT))
@@ -114,6 +104,7 @@ class PlayerProcess:
         )
         os.close(requests_read)
         os.close(answers_write)
+        self._turns = turns_of(0)  # it has those of this process
         files = {
             "folder": str(entrant.folder),
             "weights": str(entrant.weights),
@@ -135,8 +126,10 @@ class PlayerProcess:
         """Return the answer to one query.
 
         Raises:
-            Refused: the model raised, took too long, broke a rule or returned nothing that is an array.
+            Refused: the model raised, took too long, broke a rule or returned nothing that is an array; the
+                process has another priority or other processors than it started with.
         """
+        self._check_turns()
         request = Frame({"task": task, **details}, inputs)
         start = time.perf_counter_ns()
         frame = self._exchange(request)
@@ -170,12 +163,26 @@ class PlayerProcess:
         """Return what the player says of itself."""
         return self._exchange(Frame({"task": "describe"})).text
 
+    def _check_turns(self) -> None:
+        """Look, before a query, whether the processes still have the processor as they should.
+
+        No kernel keeps a process from changing that of others of the same user. While one player is asked the
+        other one is stopped, so nothing changes between this look and the answer.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            if {turns_of(0), turns_of(self._process.pid)} != {self._turns}:
+                raise Refused(
+                    f"{self.entrant.name} or the referee has another priority or other processors than it "
+                    "started with, which no submission may change"
+                )
+
     def _exchange(self, request: Frame | None) -> Frame:
         name = self.entrant.name
+        deadline = time.monotonic() + self.limit_s
         try:
             if request is not None:
-                send(self._requests, request)
-            frame = receive(self._answers, self.limit_s)
+                send(self._requests, request, self.limit_s)
+            frame = receive(self._answers, deadline - time.monotonic())
         except TooLate:
             raise Refused(f"{name} took longer than {self.limit_s:g} s for an answer") from None
         except Malformed as error:

@@ -1,6 +1,7 @@
 """The referee: measures a submission beside the reference model, and says what it is worth.
 
-What it cannot see: that a model of the open division was trained with the test data, which everybody has.
+What it cannot see: that a model of the open division was trained with the test data, which everybody has; see
+also `clocks` for how much own code may hide, and `confinement` for what it may do.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.benchmarking.confinement import can_confine
 from tinytorch.benchmarking.divisions import check_closed
 from tinytorch.benchmarking.events import LoadedBenchmark
 from tinytorch.benchmarking.frames import Frame
 from tinytorch.benchmarking.machine import machine_kind
 from tinytorch.benchmarking.playing import Pair, accuracy_run, performance_run
-from tinytorch.benchmarking.processes import Entrant, PlayerProcess, Refused, on_one_cpu
+from tinytorch.benchmarking.processes import Entrant, PlayerProcess, Refused
 from tinytorch.benchmarking.scenarios import Settings
 from tinytorch.benchmarking.scoring import Quality, Score, check_outputs, quality_of, scores_of
 from tinytorch.benchmarking.submissions import CODE, WEIGHTS, Submission, hash_of
 from tinytorch.benchmarking.techniques import badges_of, inspect_artefact
+from tinytorch.benchmarking.turns import on_one_cpu
 from tinytorch.core.models import load_model, save_model
 
 Announce = Callable[[str], None]
@@ -126,6 +129,11 @@ class _Referee:
         """Copy the submission's files, and check that they are still what was submitted."""
         self.folder.mkdir()
         document, code = self.submission.document, self.submission.code
+        if code is not None and not can_confine():
+            raise Refused(
+                f"{self.submission.name} brings code, which runs only where it can be confined: on Linux 6.2 "
+                "or later with Landlock"
+            )
         weights = self.folder / WEIGHTS
         try:
             shutil.copyfile(self.submission.weights, weights)

@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tinytorch.benchmarking.clocks import Times, check_clock, counted_times
 from tinytorch.benchmarking.events import Event
 from tinytorch.benchmarking.processes import Refused
 from tinytorch.benchmarking.scenarios import FEWEST_SITTINGS, Percentile, Scenario, upper_percentile
 from tinytorch.benchmarking.statistics import Interval, location_interval
 
-# What the referee's clock can tell of a player's: the way of an answer takes 30 to 60 us here and varies.
-_CLOCK_SHARE, _CLOCK_NS = 0.25, 20_000
 # Greedy texts of a quantized model differ from the reference's in some percent of the tokens.
 _TEXT_DISAGREEMENT = 0.1
 _SURE = 3.0  # standard errors
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +26,8 @@ class Score:
 
     Attributes:
         scenario: its name.
-        ratio: the reference model's time divided by the submission's, with its 95 % interval over sittings.
+        ratio: the reference model's time divided by the submission's, with its 95 % interval over sittings;
+            both as `clocks.counted_times` has them, as all figures here.
         latency_ms: the 90th percentile of all queries with its bound, for single-stream.
         throughput_per_s: examples or, for texts to be continued, texts per second, for offline.
         duration_s: how long was measured.
@@ -71,7 +68,8 @@ def scores_of(event: Event, log: Mapping[str, Any]) -> tuple[Score, ...]:
 
     Raises:
         Refused: a scenario is missing in a sitting; there are too few sittings for an interval; the outputs
-            of the timed queries are worse than those of the accuracy run may be; a clock was wrong.
+            of the timed queries are worse than those of the accuracy run may be; a clock was wrong; times are
+            missing.
     """
     sittings = log["sittings"]
     if len(sittings) < FEWEST_SITTINGS:
@@ -117,61 +115,32 @@ def check_outputs(event: Event, scenario: Scenario, phases: Sequence[Mapping[str
         )
 
 
-def check_clock(phases: Sequence[Mapping[str, Any]]) -> None:
-    """Hold the durations that a player reports to the referee's clock.
-
-    What the referee waits beyond them is the way there and back, which takes the reference player as long.
-    A busy machine delays one process or the other: the sitting at the lower quartile counts.
-
-    Raises:
-        Refused: the player's durations are too short by more than a quarter and 20 us.
-    """
-    hidden, reported = [], []
-    for phase in phases:
-        own, other = (
-            np.concatenate([np.asarray(values, float) for values in phase[f"{side}_ns"]])
-            for side in ("submission", "reference")
-        )
-        own_wall, other_wall = (
-            np.concatenate([np.asarray(values, float) for values in phase[f"{side}_wall_ns"]])
-            for side in ("submission", "reference")
-        )
-        hidden.append(float(np.median(own_wall - own) - np.median(other_wall - other)))
-        reported.append(float(np.median(own)))
-    more, said = float(np.quantile(hidden, 0.25)), float(np.median(reported))
-    if more > _CLOCK_SHARE * said + _CLOCK_NS:
-        raise Refused(
-            f"its clock is wrong: it reports {said / 1e3:.0f} us for a query, and the referee waits "
-            f"{more / 1e3:.0f} us more than that explains"
-        )
-
-
 def _score(scenario: Scenario, phases: Sequence[Mapping[str, Any]]) -> Score:
     streams = scenario.name == "single-stream"
-    ratios = [_log_ratio(phase, streams) for phase in phases]
-    own = [np.asarray(values, float) for phase in phases for values in phase["submission_ns"]]
+    counted = counted_times(phases)
+    ratios = [_log_ratio(times, streams) for times in counted]
     latency, throughput = None, None
     if streams:
-        latency = upper_percentile(np.concatenate(own) / 1e6)
+        latency = upper_percentile(np.concatenate([times.submission.ravel() for times in counted]) / 1e6)
     else:
-        throughput = scenario.batch * 1e9 / float(np.median([values.mean() for values in own]))
+        rounds = np.concatenate([times.submission.mean(axis=1) for times in counted])
+        throughput = scenario.batch * 1e9 / max(float(np.median(rounds)), 1.0)
     duration = float(sum(phase["duration_s"] for phase in phases))
     return Score(scenario.name, location_interval(ratios).exponential(), latency, throughput, duration)
 
 
-def _log_ratio(phase: Mapping[str, Any], streams: bool) -> float:
+def _log_ratio(times: Times, streams: bool) -> float:
     """Return the logarithm of a sitting's ratio: the median over its rounds.
 
     A round stands for its 90th percentile where queries come one by one, otherwise for its mean.
     """
-    figures = [
-        [upper_percentile(values).estimate if streams else float(np.mean(values)) for values in phase[side]]
-        for side in ("reference_ns", "submission_ns")
-    ]
-    reference, submission = (np.maximum(values, 1.0) for values in figures)
-    if len(reference) != len(submission) or not len(reference):
-        raise Refused("the log lacks rounds: measure it again")
-    return float(np.median(np.log(reference / submission)))
+    reference, submission = (
+        np.array(
+            [upper_percentile(values).estimate if streams else float(values.mean()) for values in rounds]
+        )
+        for rounds in (times.reference, times.submission)
+    )
+    return float(np.median(np.log(np.maximum(reference, 1.0) / np.maximum(submission, 1.0))))
 
 
 def _mean(losses: Sequence[float]) -> float:

@@ -6,10 +6,22 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tinytorch.benchmarking.entries import Entry
+from tinytorch.benchmarking.entries import Entry, figures_of
 from tinytorch.benchmarking.events import EVENTS
+from tinytorch.benchmarking.logs import check_log
 from tinytorch.benchmarking.processes import Refused
-from tinytorch.benchmarking.scoring import scores_of
+from tinytorch.benchmarking.scoring import quality_of, scores_of
+
+# What the columns of an entry are called in a sentence, besides its badges.
+_NAMES = {
+    "ratio": "ratio",
+    "low": "ratio's lower end",
+    "high": "ratio's upper end",
+    "quality": "quality",
+    "latency_ms": "latency in ms",
+    "latency_bound_ms": "latency's bound in ms",
+    "throughput_per_s": "throughput",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +77,60 @@ def ranked(entries: Sequence[Entry]) -> tuple[Standing, ...]:
 
 
 def unverified(entries: Iterable[Entry]) -> list[str]:
-    """Return a sentence for each ranked entry whose figures do not follow from its own log."""
+    """Return a sentence for each ranked entry whose figures do not follow from its own log.
+
+    Derived again are all figures and the quality, which must meet its floor on the data of this machine.
+    Badges were found in the submission's file; the log has them as they were found.
+    """
     found = []
     for entry in entries:
         if entry.refused is not None:
             continue
         try:
-            scores = {score.scenario: score for score in scores_of(EVENTS[entry.event], entry.read_log())}
-            ratio = scores[entry.scenario].ratio
-            same = all(
-                math.isclose(stored or 0.0, derived, rel_tol=1e-9)
-                for stored, derived in zip(
-                    (entry.ratio, entry.low, entry.high), (ratio.estimate, ratio.low, ratio.high), strict=True
-                )
-            )
+            wrong = _differences(entry)
         except Exception as error:  # noqa: BLE001 - whatever a log holds, it is not what the referee wrote
-            found.append(f"{entry.name} ({entry.scenario}): its log cannot be judged: {_short(error)}")
-            continue
-        if not same:
-            found.append(
-                f"{entry.name} ({entry.scenario}): its ratio is {entry.ratio:.3g} on the leaderboard and "
-                f"{ratio.estimate:.3g} in its log"
-            )
+            wrong = f"its log cannot be judged: {_short(error)}"
+        if wrong:
+            found.append(f"{entry.name} ({entry.scenario}): {wrong}")
     return found
+
+
+def _differences(entry: Entry) -> str:
+    """Return what an entry says otherwise than its log does, empty where that is nothing.
+
+    Raises:
+        Refused: nothing can be derived from the log.
+    """
+    event, log = EVENTS[entry.event], entry.read_log()
+    check_log(event, log)
+    quality = quality_of(event, log)
+    if not quality.met:
+        return f"the quality in its log is {quality.submission:.3g} where the floor is {quality.floor:.3g}"
+    score = {score.scenario: score for score in scores_of(event, log)}[entry.scenario]
+    figures = {**figures_of(score), "quality": quality.submission}
+    wrong = [
+        f"its {_NAMES[column]} is {_pair(getattr(entry, column), derived)} in its log"
+        for column, derived in figures.items()
+        if not _same(getattr(entry, column), derived)
+    ]
+    if list(entry.badges) != log.get("badges"):
+        wrong.append("its badges are not those in its log")
+    return "; ".join(wrong)
+
+
+def _same(stored: float | None, derived: float | None) -> bool:
+    if stored is None or derived is None:
+        return stored is derived
+    return math.isclose(stored, derived, rel_tol=1e-9)
+
+
+def _pair(stored: float | None, derived: float | None) -> str:
+    """Return both figures, with as many digits as it takes to tell them apart."""
+    for digits in range(3, 18):
+        one, other = ("none" if x is None else f"{x:.{digits}g}" for x in (stored, derived))
+        if one != other:
+            break
+    return f"{one} on the leaderboard and {other}"
 
 
 def _short(error: Exception) -> str:

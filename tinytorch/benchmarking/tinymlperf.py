@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinytorch.benchmarking.entries import entries_of
+from tinytorch.benchmarking.entries import Entry, entries_of
 from tinytorch.benchmarking.events import EVENTS, LoadedBenchmark, load_event
 from tinytorch.benchmarking.leaderboard import Leaderboard
 from tinytorch.benchmarking.machine import machine_kind
@@ -90,16 +91,17 @@ class TinyMLPerf:
         settings: Settings | None = None,
         announce: Announce | None = None,
     ) -> Ruling:
-        """Measure a submission, write the log into its folder, and put it on a leaderboard.
+        """Measure a submission, put it on a leaderboard, and write the log into its folder.
 
         What its own log says is not used: a rank comes from this referee's measurement alone. A submission
-        that was refused is listed with the reason.
+        that was refused is listed with the reason. The log is in the ruling and on the leaderboard too, so
+        where the folder cannot be written to, only `announce` is told.
 
         Args:
             folder: what `pack` made.
             leaderboard: a file; it is opened before anything is measured.
             settings: for how long, and within which limits.
-            announce: is told of progress.
+            announce: is told of progress, and why a log could not be written.
 
         Raises:
             ValueError: the folder holds no submission that could be judged, or the leaderboard is damaged, of
@@ -109,7 +111,21 @@ class TinyMLPerf:
         board.check_new(submission.submission_id, submission.name, machine_kind())
         benchmark = self.load_benchmark(submission.event)
         ruling = judge(submission, benchmark, settings or Settings(), announce=announce)
-        board.add(entries_of(ruling))
+        _add(board, entries_of(ruling))
         if ruling.log is not None:
-            with_log(submission, ruling.log)
+            try:
+                with_log(submission, ruling.log)
+            except (ValueError, OSError, KeyboardInterrupt) as error:
+                # The ruling is on the leaderboard by now, whatever becomes of this copy of the log.
+                if announce is not None:
+                    announce(f"the log is on the leaderboard alone: {str(error) or 'interrupted'}")
         return ruling
+
+
+def _add(board: Leaderboard, entries: Sequence[Entry]) -> None:
+    """Add entries; an interruption that comes when they are there changes nothing any more."""
+    try:
+        board.add(entries)
+    except KeyboardInterrupt:
+        if not board.has(entries[0].entry_id):
+            raise

@@ -12,7 +12,8 @@ FORMATS = ("text", "markdown", "html")
 _HEADS = ("rank", "name", "times as fast as the reference", "95 % interval", "figure", "quality", "verified")
 _NOTE = (
     "Ratios are the reference model's time divided by the submission's, measured in turn on the same "
-    "machine. Of two in one rank it is not known which is faster."
+    "machine. Of two in one rank it is not known which is faster. The test data are public: in the open "
+    "division a model may have been trained on them, or be a table in which it looks for the nearest one."
 )
 
 _PAGE = """<!doctype html>
