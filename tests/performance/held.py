@@ -1,0 +1,40 @@
+"""What a model takes: the memory that it keeps alive, its file, and what comes back from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tinytorch as tt
+from perfclaims.memory import peak_memory, stored_bytes
+
+# A model is also Python objects, 4 kB of them for those measured here, and no place for weights.
+OBJECTS_BYTES = 16_384
+
+
+def made_and_held(make: Callable[[], tt.Layer]) -> tuple[tt.Layer, int, int]:
+    """Make a model, and count what it keeps.
+
+    Returns:
+        The model; the bytes of all arrays that can be reached from it, also through views, slots, containers
+        and closures; and those that making it left allocated beside them, wherever that is.
+    """
+    make()  # imports and compiles
+    made: list[tt.Layer] = []
+    kept = peak_memory(lambda: made.append(make())).retained_bytes
+    held = held_bytes(made[0])
+    return made[0], held, max(0, kept - held)
+
+
+def held_bytes(model: tt.Layer) -> int:
+    """Bytes of all arrays that can be reached from a model."""
+    return stored_bytes(model)
+
+
+def saved_and_loaded(model: tt.Layer) -> tuple[int, tt.Layer]:
+    """Size of a model's file, and the model that it holds."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        tt.save_model(model, path)
+        return path.stat().st_size, tt.load_model(path)
