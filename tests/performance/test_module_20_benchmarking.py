@@ -19,13 +19,13 @@ import tinytorch as tt
 from perfclaims import Experiment
 from tinytorch.benchmarking.benchmark import Benchmark
 from tinytorch.benchmarking.efficiency import counterexamples
-from tinytorch.benchmarking.events import EVENTS, load_event
-from tinytorch.benchmarking.referee import judge
-from tinytorch.benchmarking.scenarios import Settings
-from tinytorch.benchmarking.scoring import scores_of
-from tinytorch.benchmarking.submissions import pack
-from tinytorch.benchmarking.techniques import badges_of, inspect_artefact
 from tinytorch.benchmarking.tinymlperf import TinyMLPerf
+from tinytorch.benchmarking.tinymlperf.events import EVENTS, load_event
+from tinytorch.benchmarking.tinymlperf.referee import judge
+from tinytorch.benchmarking.tinymlperf.scenarios import Settings
+from tinytorch.benchmarking.tinymlperf.scoring import scores_of
+from tinytorch.benchmarking.tinymlperf.submissions import pack
+from tinytorch.benchmarking.tinymlperf.techniques import badges_of, inspect_artefact
 from tinytorch.perf.compression import magnitude_prune
 from tinytorch.perf.quantization import QuantizationConfig, quantize_model
 

@@ -1,5 +1,7 @@
 """The leaderboard: nothing is lost or doubled, ranks say only what is known, and damage is refused."""
 
+import contextlib
+import functools
 import json
 import sqlite3
 import subprocess
@@ -11,13 +13,14 @@ from dataclasses import replace
 import pytest
 from tinymlperf_stand_ins import log_of, packed
 
-from tinytorch.benchmarking.entries import Entry, entries_of
-from tinytorch.benchmarking.events import EVENTS
-from tinytorch.benchmarking.leaderboard import Leaderboard, LeaderboardError
-from tinytorch.benchmarking.referee import Ruling
-from tinytorch.benchmarking.scoring import quality_of, scores_of
-from tinytorch.benchmarking.standings import ranked, tables, unverified
-from tinytorch.benchmarking.views import rendered
+from tinytorch.benchmarking.tinymlperf import leaderboard
+from tinytorch.benchmarking.tinymlperf.entries import Entry, entries_of
+from tinytorch.benchmarking.tinymlperf.events import EVENTS
+from tinytorch.benchmarking.tinymlperf.leaderboard import Leaderboard, LeaderboardError
+from tinytorch.benchmarking.tinymlperf.referee import Ruling
+from tinytorch.benchmarking.tinymlperf.scoring import quality_of, scores_of
+from tinytorch.benchmarking.tinymlperf.standings import ranked, tables, unverified
+from tinytorch.benchmarking.tinymlperf.views import rendered
 
 
 def entry(name="it", ratio=2.0, low=1.9, high=2.1, **changes):
@@ -164,13 +167,32 @@ import sys
 from dataclasses import replace
 sys.path.insert(0, {tests!r})
 from test_leaderboard import entry
-from tinytorch.benchmarking.leaderboard import Leaderboard
+from tinytorch.benchmarking.tinymlperf.leaderboard import Leaderboard
 path, process = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.read()
 for number in range(25):
     Leaderboard(path).add([entry(f"{{process}}-{{number}}", log=b"x" * 5000)])
 """
+
+
+def test_a_table_that_appears_while_the_file_is_checked_is_no_strange_database(tmp_path, monkeypatch):
+    path, connect, others = tmp_path / "new.sqlite", sqlite3.connect, []
+
+    class Interrupted(sqlite3.Connection):
+        def execute(self, statement, *arguments):
+            if statement == "PRAGMA application_id" and not others:
+                others.append(path)
+                with contextlib.suppress(LeaderboardError):  # where it would have to wait for this check
+                    Leaderboard(path)
+            return super().execute(statement, *arguments)
+
+    monkeypatch.setattr(leaderboard, "_PATIENCE_S", 0)
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(connect, factory=Interrupted))
+    board = Leaderboard(path)
+    board.add([entry("a")])
+    assert others
+    assert [e.name for e in board.entries()] == ["a"]
 
 
 def test_eight_processes_that_submit_200_entries_at_once_lose_and_double_none(tmp_path):

@@ -84,7 +84,7 @@ def test_quantized_layers_count_as_those_they_were_made_from(name, layer, shape,
 
 
 def test_a_sparse_layer_counts_the_weights_that_it_stores():
-    sparse = pytest.importorskip("tinytorch.perf.sparse")
+    sparse = pytest.importorskip("tinytorch.perf.compression.sparse")
     linear = tt.Linear(40, 24)
     linear.weight.data[:] = np.random.default_rng(0).random((40, 24)) < 0.1
     stored = int(linear.weight.data.sum())

@@ -9,8 +9,8 @@ import pytest
 from tinymlperf_stand_ins import HONEST, log_of, packed, small_benchmark
 
 import tinytorch as tt
-from tinytorch.benchmarking.machine import describe_system, machine_kind, revision_of
-from tinytorch.benchmarking.submissions import (
+from tinytorch.benchmarking.tinymlperf.machine import describe_system, machine_kind, revision_of
+from tinytorch.benchmarking.tinymlperf.submissions import (
     MANIFEST,
     SubmissionError,
     hash_of,

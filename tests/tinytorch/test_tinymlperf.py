@@ -10,10 +10,9 @@ import pytest
 from tinymlperf_stand_ins import small_benchmark, text_benchmark
 
 import tinytorch as tt
-from tinytorch.benchmarking import events
-from tinytorch.benchmarking.events import EVENTS, load_event, outputs_of
-from tinytorch.benchmarking.fresh import altered
-from tinytorch.benchmarking.tinymlperf import TinyMLPerf
+from tinytorch.benchmarking.tinymlperf import TinyMLPerf, events
+from tinytorch.benchmarking.tinymlperf.events import EVENTS, load_event, outputs_of
+from tinytorch.benchmarking.tinymlperf.fresh import altered
 from tinytorch.datasets import RECIPES, load_text
 
 NAMES = ["mlp_sprint", "cnn_marathon", "transformer_decathlon"]
@@ -61,7 +60,7 @@ class TestTinyMLPerf:
 DIGEST = """
 import hashlib, sys
 import numpy as np
-from tinytorch.benchmarking.events import EVENTS, load_event, outputs_of
+from tinytorch.benchmarking.tinymlperf.events import EVENTS, load_event, outputs_of
 from tinytorch.benchmarking.tinymlperf import TinyMLPerf
 b = TinyMLPerf(int(sys.argv[1])).load_benchmark("mlp_sprint")
 arrays = [b.inputs, b.labels, b.calibration, outputs_of(b.model, b.inputs), *b.model.state_dict().values()]

@@ -9,9 +9,9 @@ import pytest
 from tinymlperf_stand_ins import HONEST, QUICK, packed, small_benchmark
 
 import tinytorch as tt
-from tinytorch.benchmarking.confinement import can_confine
-from tinytorch.benchmarking.leaderboard import Leaderboard
-from tinytorch.benchmarking.referee import judge
+from tinytorch.benchmarking.tinymlperf.confinement import can_confine
+from tinytorch.benchmarking.tinymlperf.leaderboard import Leaderboard
+from tinytorch.benchmarking.tinymlperf.referee import judge
 
 
 def ruled(tmp_path, code, *, weights=None, settings=QUICK):
@@ -184,8 +184,8 @@ class TestClocks:
     def test_a_player_that_reports_a_fraction_of_its_time_is_found_out(self, tmp_path):
         code = (
             "import time\n"
-            "from tinytorch.benchmarking import player\n"
-            "from tinytorch.benchmarking.frames import Frame\n"
+            "from tinytorch.benchmarking.tinymlperf import player\n"
+            "from tinytorch.benchmarking.tinymlperf.frames import Frame\n"
             "timed = player.Player.timed\n"
             "def short(self, request, inputs):\n"
             "    time.sleep(0.001)\n"  # slower by far than it says
@@ -198,8 +198,8 @@ class TestClocks:
     def test_a_player_that_reports_one_nanosecond_gains_next_to_nothing(self, tmp_path):
         """All that it hides lies within what the way of an answer may vary by."""
         code = (
-            "from tinytorch.benchmarking import player\n"
-            "from tinytorch.benchmarking.frames import Frame\n"
+            "from tinytorch.benchmarking.tinymlperf import player\n"
+            "from tinytorch.benchmarking.tinymlperf.frames import Frame\n"
             "def timed(self, request, inputs):\n"
             "    return Frame({'duration_ns': 1}, self.model(inputs).data)\n"
             "player.Player.timed = timed\n"
@@ -213,8 +213,8 @@ class TestClocks:
     @pytest.mark.parametrize("duration", ["-1", "10**15", "'soon'", "None", "0.5"])
     def test_a_duration_that_cannot_be_is_refused(self, tmp_path, duration):
         code = (
-            "from tinytorch.benchmarking import player\n"
-            "from tinytorch.benchmarking.frames import Frame\n"
+            "from tinytorch.benchmarking.tinymlperf import player\n"
+            "from tinytorch.benchmarking.tinymlperf.frames import Frame\n"
             "def timed(self, request, inputs):\n"
             f"    return Frame({{'duration_ns': {duration}}}, self.model(inputs).data)\n"
             "player.Player.timed = timed\n"

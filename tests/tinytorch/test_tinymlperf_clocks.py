@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tinymlperf_stand_ins import log_of, phase
 
-from tinytorch.benchmarking.clocks import check_clock, counted_times
-from tinytorch.benchmarking.events import EVENTS
-from tinytorch.benchmarking.processes import Refused
-from tinytorch.benchmarking.scoring import scores_of
+from tinytorch.benchmarking.tinymlperf.clocks import check_clock, counted_times
+from tinytorch.benchmarking.tinymlperf.events import EVENTS
+from tinytorch.benchmarking.tinymlperf.processes import Refused
+from tinytorch.benchmarking.tinymlperf.scoring import scores_of
 
 MLP = EVENTS["mlp_sprint"]
 WAY_NS = 50_000

@@ -12,12 +12,12 @@ import pytest
 from tinymlperf_stand_ins import HONEST, log_of, packed, small_benchmark
 
 import tinytorch as tt
-from tinytorch.benchmarking import tinymlperf
-from tinytorch.benchmarking.__main__ import main
-from tinytorch.benchmarking.leaderboard import Leaderboard
-from tinytorch.benchmarking.referee import Ruling
-from tinytorch.benchmarking.scoring import quality_of, scores_of
-from tinytorch.benchmarking.submissions import read_submission, with_log
+from tinytorch.benchmarking.tinymlperf import contest
+from tinytorch.benchmarking.tinymlperf.command import main
+from tinytorch.benchmarking.tinymlperf.leaderboard import Leaderboard
+from tinytorch.benchmarking.tinymlperf.referee import Ruling
+from tinytorch.benchmarking.tinymlperf.scoring import quality_of, scores_of
+from tinytorch.benchmarking.tinymlperf.submissions import read_submission, with_log
 from tinytorch.core.models import save_model
 from tinytorch.perf.quantization import quantize_model
 
@@ -26,7 +26,7 @@ from tinytorch.perf.quantization import quantize_model
 def here(tmp_path, monkeypatch):
     """An empty working folder, and the small event in place of the MLP Sprint."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tinymlperf, "load_event", lambda _event, _seed: small_benchmark())
+    monkeypatch.setattr(contest, "load_event", lambda _event, _seed: small_benchmark())
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_a_model_goes_from_a_file_to_the_leaderboard(here, capsys, monkeypatch):
     assert main(["leaderboard", "--format", "html", "--output", "board.html"]) == 0
     assert "INT8" in (here / "board.html").read_text()
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(tinymlperf, "judge", lambda *_, **__: pytest.fail("it was measured again"))
+    monkeypatch.setattr(contest, "judge", lambda *_, **__: pytest.fail("it was measured again"))
     assert main(["submit", "mine", *QUICK]) == 2
     assert "is on the leaderboard 'tinymlperf.sqlite' already" in capsys.readouterr().err
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(here, capsys, argum
 
 
 def test_a_damaged_leaderboard_is_found_before_anything_is_measured(here, capsys, monkeypatch):
-    monkeypatch.setattr(tinymlperf, "judge", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr(contest, "judge", lambda *_, **__: pytest.fail("it was measured"))
     (here / "text").write_text("text")
     packed(here / "s")
     assert main(["submit", "s", "--leaderboard", "text"]) == 2
@@ -206,7 +206,7 @@ def test_an_interruption_adds_nothing(here, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tinymlperf, "judge", interrupted)
+    monkeypatch.setattr(contest, "judge", interrupted)
     packed(here / "s")
     assert main(["submit", "s"]) == 130
     assert Leaderboard("tinymlperf.sqlite").entries() == []
@@ -225,7 +225,7 @@ def test_a_log_that_cannot_be_written_takes_no_rank_away(here, capsys, monkeypat
         shutil.rmtree(submission.folder)
         return judged(submission)
 
-    monkeypatch.setattr(tinymlperf, "judge", removed)
+    monkeypatch.setattr(contest, "judge", removed)
     packed(here / "s")
     assert main(["submit", "s"]) == 0
     out, err = capsys.readouterr()
@@ -239,8 +239,8 @@ def test_an_interruption_after_the_entry_is_there_does_not_deny_it(here, capsys,
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tinymlperf, "judge", judged)
-    monkeypatch.setattr(tinymlperf, "with_log", interrupted)
+    monkeypatch.setattr(contest, "judge", judged)
+    monkeypatch.setattr(contest, "with_log", interrupted)
     packed(here / "while-writing")
     assert main(["submit", "while-writing"]) == 0
     assert "the log is on the leaderboard alone: interrupted" in capsys.readouterr().err
@@ -295,5 +295,5 @@ def test_it_runs_as_a_module_and_ends_quietly_in_a_closed_pipe():
 def test_the_schema_is_one():
     from jsonschema import Draft202012Validator
 
-    path = Path(tinymlperf.__file__).parent / "schema" / "submission-1.json"
+    path = Path(contest.__file__).parent / "schema" / "submission-1.json"
     Draft202012Validator.check_schema(json.loads(path.read_text(encoding="utf-8")))

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from tinymlperf_stand_ins import HONEST, QUICK, packed, small_benchmark
 
-from tinytorch.benchmarking import audit, confinement
-from tinytorch.benchmarking.confinement import can_confine
-from tinytorch.benchmarking.frames import Frame
-from tinytorch.benchmarking.processes import Entrant, PlayerProcess, Refused
-from tinytorch.benchmarking.referee import judge
+from tinytorch.benchmarking.tinymlperf import audit, confinement
+from tinytorch.benchmarking.tinymlperf.confinement import can_confine
+from tinytorch.benchmarking.tinymlperf.frames import Frame
+from tinytorch.benchmarking.tinymlperf.processes import Entrant, PlayerProcess, Refused
+from tinytorch.benchmarking.tinymlperf.referee import judge
 
 needs_confinement = pytest.mark.skipif(not can_confine(), reason="this kernel cannot confine own code")
 
@@ -134,14 +134,17 @@ AROUND = {
     ),
     "the lists of what is forbidden": (
         (
-            "from tinytorch.benchmarking import audit\n"
+            "from tinytorch.benchmarking.tinymlperf import audit\n"
             "audit.FORBIDDEN_MODULES = audit._FORBIDDEN_EVENTS = audit._WRITE = ()\n"
             "import os\nos.system('true')\n"
         ),
         "use os.system",
     ),
     "the list of modules": (
-        "from tinytorch.benchmarking import audit\naudit.FORBIDDEN_MODULES = frozenset()\nimport sklearn\n",
+        """from tinytorch.benchmarking.tinymlperf import audit
+audit.FORBIDDEN_MODULES = frozenset()
+import sklearn
+""",
         "import sklearn",
     ),
     "how a process ends": (
@@ -252,7 +255,7 @@ class TestPaths:
 class TestWithoutLandlock:
     @pytest.mark.parametrize("version", [0, 1, 2])
     def test_own_code_is_not_run(self, tmp_path, monkeypatch, version):
-        monkeypatch.setattr("tinytorch.benchmarking.landlock.landlock_version", lambda: version)
+        monkeypatch.setattr("tinytorch.benchmarking.tinymlperf.landlock.landlock_version", lambda: version)
         ruling = judge(packed(tmp_path / "s", code="raise SystemExit"), small_benchmark(), QUICK, seed=0)
         assert (
             "brings code, which runs only where it can be confined: on Linux 6.2 or later" in ruling.refused

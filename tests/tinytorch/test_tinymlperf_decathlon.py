@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tinymlperf_stand_ins import HONEST, QUICK, packed, text_benchmark
 
-from tinytorch.benchmarking.events import outputs_of
-from tinytorch.benchmarking.fresh import pieces, spliced
-from tinytorch.benchmarking.playing import disagreement
-from tinytorch.benchmarking.referee import judge
 from tinytorch.benchmarking.tinymlperf import TinyMLPerf
+from tinytorch.benchmarking.tinymlperf.events import outputs_of
+from tinytorch.benchmarking.tinymlperf.fresh import pieces, spliced
+from tinytorch.benchmarking.tinymlperf.playing import disagreement
+from tinytorch.benchmarking.tinymlperf.referee import judge
 
 # A text in which every token says where it stands.
 COUNTING = np.arange(1000)

@@ -10,16 +10,16 @@ import pytest
 from tinymlperf_stand_ins import HONEST, QUICK, packed, small_benchmark, text_benchmark
 
 import tinytorch as tt
-from tinytorch.benchmarking import player
-from tinytorch.benchmarking.confinement import can_confine
-from tinytorch.benchmarking.divisions import check_closed
-from tinytorch.benchmarking.frames import Frame, receive
-from tinytorch.benchmarking.playing import Pair, Phase, check_work, play_round
-from tinytorch.benchmarking.processes import Answer, Entrant, PlayerProcess, Refused
-from tinytorch.benchmarking.referee import judge
-from tinytorch.benchmarking.scoring import scores_of
-from tinytorch.benchmarking.submissions import with_log
-from tinytorch.benchmarking.techniques import Artefact, badges_of, inspect_artefact
+from tinytorch.benchmarking.tinymlperf import player
+from tinytorch.benchmarking.tinymlperf.confinement import can_confine
+from tinytorch.benchmarking.tinymlperf.divisions import check_closed
+from tinytorch.benchmarking.tinymlperf.frames import Frame, receive
+from tinytorch.benchmarking.tinymlperf.playing import Pair, Phase, check_work, play_round
+from tinytorch.benchmarking.tinymlperf.processes import Answer, Entrant, PlayerProcess, Refused
+from tinytorch.benchmarking.tinymlperf.referee import judge
+from tinytorch.benchmarking.tinymlperf.scoring import scores_of
+from tinytorch.benchmarking.tinymlperf.submissions import with_log
+from tinytorch.benchmarking.tinymlperf.techniques import Artefact, badges_of, inspect_artefact
 from tinytorch.core.models import save_model
 from tinytorch.perf.quantization import quantize_model
 
@@ -150,7 +150,7 @@ class TestRatio:
     def test_every_run_has_other_inputs(self, tmp_path, monkeypatch):
         seeds = set()
         monkeypatch.setattr(
-            "tinytorch.benchmarking.referee._Referee.rule", lambda _self, seed: seeds.add(seed)
+            "tinytorch.benchmarking.tinymlperf.referee._Referee.rule", lambda _self, seed: seeds.add(seed)
         )
         submission = packed(tmp_path / "s")
         for _ in range(3):

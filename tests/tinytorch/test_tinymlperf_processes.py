@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tinymlperf_stand_ins import HONEST, packed
 
-from tinytorch.benchmarking.frames import Closed, Frame, TooLate, receive, send
-from tinytorch.benchmarking.processes import Entrant, PlayerProcess, Refused
+from tinytorch.benchmarking.tinymlperf.frames import Closed, Frame, TooLate, receive, send
+from tinytorch.benchmarking.tinymlperf.processes import Entrant, PlayerProcess, Refused
 
 LARGE = np.zeros((1 << 19, 8), np.float32)  # 16 MB: more than any pipe holds
 
@@ -62,7 +62,7 @@ class TestPlayers:
     def test_one_that_stops_reading_after_loading_is_ended(self, tmp_path):
         code = (
             "import time\n"
-            "from tinytorch.benchmarking import player\n"
+            "from tinytorch.benchmarking.tinymlperf import player\n"
             "player.receive = lambda requests: time.sleep(1000)\n"
         )
         with player_of(tmp_path, code + HONEST) as player:

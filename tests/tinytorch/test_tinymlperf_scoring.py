@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tinymlperf_stand_ins import log_of, phase
 
-from tinytorch.benchmarking.events import EVENTS
-from tinytorch.benchmarking.processes import Refused
-from tinytorch.benchmarking.scenarios import (
+from tinytorch.benchmarking.tinymlperf.events import EVENTS
+from tinytorch.benchmarking.tinymlperf.processes import Refused
+from tinytorch.benchmarking.tinymlperf.scenarios import (
     GENERATE,
     OFFLINE,
     SINGLE_STREAM,
@@ -17,7 +17,7 @@ from tinytorch.benchmarking.scenarios import (
     fewest_values,
     upper_percentile,
 )
-from tinytorch.benchmarking.scoring import check_outputs, quality_of, scores_of
+from tinytorch.benchmarking.tinymlperf.scoring import check_outputs, quality_of, scores_of
 
 MLP = EVENTS["mlp_sprint"]
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 import tinytorch as tt
-from tinytorch.benchmarking.events import EVENTS, LoadedBenchmark, load_event
-from tinytorch.benchmarking.scenarios import Settings
-from tinytorch.benchmarking.submissions import pack
+from tinytorch.benchmarking.tinymlperf.events import EVENTS, LoadedBenchmark, load_event
+from tinytorch.benchmarking.tinymlperf.scenarios import Settings
+from tinytorch.benchmarking.tinymlperf.submissions import pack
 from tinytorch.core.models import save_model
 
 QUICK = Settings(min_duration_s=0.06, sittings=6, call_limit_s=20.0)

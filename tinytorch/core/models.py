@@ -20,7 +20,7 @@ _MODULES = (
         for name in ("layers", "activations", "losses", "spatial", "embeddings", "attention", "transformers")
     ),
     "tinytorch.perf.quantization.layers",
-    "tinytorch.perf.sparse",
+    "tinytorch.perf.compression.sparse",
 )
 # What was found out about a model is no part of it.
 _NOT_SAVED = frozenset({"quantization_report"})

@@ -195,8 +195,8 @@ ELSEWHERE: dict[str, OperationFormula] = {
     "tinytorch.core.inference.fused_step": _fused_step,
     "tinytorch.perf.quantization.layers.quantized_linear": _product,
     "tinytorch.perf.quantization.layers.quantized_convolution": _int8_convolution,
-    "tinytorch.perf.sparse.sparse_linear": _sparse_product,
-    "tinytorch.perf.sparse.sparse_convolution": _sparse_convolution,
+    "tinytorch.perf.compression.sparse.sparse_linear": _sparse_product,
+    "tinytorch.perf.compression.sparse.sparse_convolution": _sparse_convolution,
 }
 
 #: of layers whose operations say too little: these stand for everything inside such a layer

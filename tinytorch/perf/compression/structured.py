@@ -15,8 +15,8 @@ from tinytorch.core.layers import Dropout, Flatten, Layer, Linear, Sequential
 from tinytorch.core.spatial import AvgPool2d, BatchNorm2d, Conv2d, MaxPool2d
 from tinytorch.core.tensor import Parameter
 from tinytorch.core.transformers import MLP
+from tinytorch.perf.compression.pruning import smallest
 from tinytorch.perf.copies import copied
-from tinytorch.perf.pruning import smallest
 
 Kept = NDArray[np.intp]
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from tinytorch.benchmarking.entries import Entry
+from tinytorch.benchmarking.tinymlperf.entries import Entry
 
 VERSION = 1
 # "TTLB" in ASCII: tells the file from other SQLite databases.
@@ -137,7 +137,10 @@ class Leaderboard:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Check a file that is there, or create the table in one that is empty."""
-        if self._checked(connection):
+        connection.execute("BEGIN")  # one view of the file: another process may be creating the table
+        ready = self._checked(connection)
+        connection.execute("COMMIT")
+        if ready:
             return
         _into_wal(connection)
         connection.execute("BEGIN EXCLUSIVE")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinytorch.benchmarking.entries import Entry, entries_of
-from tinytorch.benchmarking.events import EVENTS, LoadedBenchmark, load_event
-from tinytorch.benchmarking.leaderboard import Leaderboard
-from tinytorch.benchmarking.machine import machine_kind
-from tinytorch.benchmarking.referee import Announce, Ruling, judge
-from tinytorch.benchmarking.scenarios import Settings
-from tinytorch.benchmarking.submissions import Submission, pack, read_submission, with_log
+from tinytorch.benchmarking.tinymlperf.entries import Entry, entries_of
+from tinytorch.benchmarking.tinymlperf.events import EVENTS, LoadedBenchmark, load_event
+from tinytorch.benchmarking.tinymlperf.leaderboard import Leaderboard
+from tinytorch.benchmarking.tinymlperf.machine import machine_kind
+from tinytorch.benchmarking.tinymlperf.referee import Announce, Ruling, judge
+from tinytorch.benchmarking.tinymlperf.scenarios import Settings
+from tinytorch.benchmarking.tinymlperf.submissions import Submission, pack, read_submission, with_log
 from tinytorch.core.checks import whole
 from tinytorch.core.layers import Layer
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tinytorch.benchmarking.audit import VIOLATION
-from tinytorch.benchmarking.frames import Array, Closed, Frame, Malformed, TooLate, receive, send
-from tinytorch.benchmarking.turns import turns_of
+from tinytorch.benchmarking.tinymlperf.audit import VIOLATION
+from tinytorch.benchmarking.tinymlperf.frames import Array, Closed, Frame, Malformed, TooLate, receive, send
+from tinytorch.benchmarking.tinymlperf.turns import turns_of
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
+_ROOT = Path(__file__).resolve().parents[3]
 # The same tinytorch as here, wherever else one is installed; its folder is on the path no longer than that.
 _START = "import os, sys, numpy; sys.path.insert(0, {root!r}); import tinytorch; del sys.path[0]; "
-_START += "from tinytorch.benchmarking.player import main; os._exit(main(sys.argv[1:]))"
+_START += "from tinytorch.benchmarking.tinymlperf.player import main; os._exit(main(sys.argv[1:]))"
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "NUMBA_CACHE_DIR")
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

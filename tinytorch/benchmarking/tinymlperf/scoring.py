@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.benchmarking.clocks import Times, check_clock, counted_times
-from tinytorch.benchmarking.events import Event
-from tinytorch.benchmarking.processes import Refused
-from tinytorch.benchmarking.scenarios import FEWEST_SITTINGS, Percentile, Scenario, upper_percentile
 from tinytorch.benchmarking.statistics import Interval, location_interval
+from tinytorch.benchmarking.tinymlperf.clocks import Times, check_clock, counted_times
+from tinytorch.benchmarking.tinymlperf.events import Event
+from tinytorch.benchmarking.tinymlperf.processes import Refused
+from tinytorch.benchmarking.tinymlperf.scenarios import (
+    FEWEST_SITTINGS,
+    Percentile,
+    Scenario,
+    upper_percentile,
+)
 
 # Greedy texts of a quantized model differ from the reference's in some percent of the tokens.
 _TEXT_DISAGREEMENT = 0.1

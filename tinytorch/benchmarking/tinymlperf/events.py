@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytorch.benchmarking.fresh import Array, altered, pieces, spliced
-from tinytorch.benchmarking.scenarios import GENERATE, OFFLINE, SINGLE_STREAM, Scenario
+from tinytorch.benchmarking.tinymlperf.fresh import Array, altered, pieces, spliced
+from tinytorch.benchmarking.tinymlperf.scenarios import GENERATE, OFFLINE, SINGLE_STREAM, Scenario
 from tinytorch.core.tensor import Tensor
 from tinytorch.datasets import RECIPES, load_digits, load_text
 from tinytorch.datasets.digits import data_hash as digits_hash

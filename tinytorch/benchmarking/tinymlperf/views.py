@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinytorch.benchmarking.entries import Entry
-from tinytorch.benchmarking.events import EVENTS
-from tinytorch.benchmarking.standings import Standing, Table, tables
+from tinytorch.benchmarking.tinymlperf.entries import Entry
+from tinytorch.benchmarking.tinymlperf.events import EVENTS
+from tinytorch.benchmarking.tinymlperf.standings import Standing, Table, tables
 
 FORMATS = ("text", "markdown", "html")
 _HEADS = ("rank", "name", "times as fast as the reference", "95 % interval", "figure", "quality", "verified")

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.benchmarking.confinement import confine, limit_resources
-from tinytorch.benchmarking.frames import Closed, Frame, receive, send
+from tinytorch.benchmarking.tinymlperf.confinement import confine, limit_resources
+from tinytorch.benchmarking.tinymlperf.frames import Closed, Frame, receive, send
 from tinytorch.core.autograd import no_grad
 from tinytorch.core.models import load_model
 from tinytorch.core.tensor import Tensor

@@ -16,9 +16,9 @@ from tinytorch.core.models import save_model
 from tinytorch.core.tensor import Tensor
 from tinytorch.core.training import evaluating
 from tinytorch.kernels import FloatArray
+from tinytorch.perf.compression.pruning import measure_sparsity
+from tinytorch.perf.compression.sparse import SparseLayer
 from tinytorch.perf.copies import arrays_of
-from tinytorch.perf.pruning import measure_sparsity
-from tinytorch.perf.sparse import SparseLayer
 
 Evaluate = Callable[[Layer], float]
 #: inputs, and what the model made of them before

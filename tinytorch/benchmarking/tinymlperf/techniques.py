@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinytorch.benchmarking.events import outputs_of
-from tinytorch.benchmarking.fresh import Array
+from tinytorch.benchmarking.tinymlperf.events import outputs_of
+from tinytorch.benchmarking.tinymlperf.fresh import Array
 from tinytorch.core.checkpoints import read_arrays
 from tinytorch.core.layers import Layer
 from tinytorch.core.models import load_model

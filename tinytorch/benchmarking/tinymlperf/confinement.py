@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tinytorch.benchmarking import landlock
-from tinytorch.benchmarking.audit import FORBIDDEN_MODULES, audit_hook
+from tinytorch.benchmarking.tinymlperf import landlock
+from tinytorch.benchmarking.tinymlperf.audit import FORBIDDEN_MODULES, audit_hook
 
 # Version 3 covers truncating: from there on nothing outside can be changed.
 _LEAST_LANDLOCK = 3
@@ -75,7 +75,7 @@ def confine(folder: Path, report: Callable[[str], None]) -> str:
 
 def _readable(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return what may be read, and the folders that may be listed besides."""
-    package = Path(__file__).resolve().parent.parent
+    package = Path(__file__).resolve().parents[2]
     found = [folder, package, *map(Path, _SYSTEM), *_shared_libraries()]
     libraries = {Path(entry).resolve() for entry in sys.path if entry} - {package.parent}
     libraries |= {Path(os.__file__).resolve().parent}

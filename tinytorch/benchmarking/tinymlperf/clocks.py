@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytorch.benchmarking.processes import Refused
-from tinytorch.benchmarking.scenarios import PERCENTILE
+from tinytorch.benchmarking.tinymlperf.processes import Refused
+from tinytorch.benchmarking.tinymlperf.scenarios import PERCENTILE
 
 # What the referee's clock can tell of a player's: the way of an answer takes 30 to 60 us here and varies.
 _CLOCK_SHARE, _CLOCK_NS = 0.25, 20_000

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytorch.benchmarking.processes import Refused
+from tinytorch.benchmarking.tinymlperf.processes import Refused
 from tinytorch.core.layers import Layer
 from tinytorch.core.tensor import Tensor
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinytorch.benchmarking.machine import describe_system, revision_of
+from tinytorch.benchmarking.tinymlperf.machine import describe_system, revision_of
 from tinytorch.core.layers import Layer
 
 SCHEMA = "tinytorch/submission/1"

@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.benchmarking.confinement import can_confine
-from tinytorch.benchmarking.divisions import check_closed
-from tinytorch.benchmarking.events import LoadedBenchmark
-from tinytorch.benchmarking.frames import Frame
-from tinytorch.benchmarking.machine import machine_kind
-from tinytorch.benchmarking.playing import Pair, accuracy_run, performance_run
-from tinytorch.benchmarking.processes import Entrant, PlayerProcess, Refused
-from tinytorch.benchmarking.scenarios import Settings
-from tinytorch.benchmarking.scoring import Quality, Score, check_outputs, quality_of, scores_of
-from tinytorch.benchmarking.submissions import CODE, WEIGHTS, Submission, hash_of
-from tinytorch.benchmarking.techniques import badges_of, inspect_artefact
-from tinytorch.benchmarking.turns import on_one_cpu
+from tinytorch.benchmarking.tinymlperf.confinement import can_confine
+from tinytorch.benchmarking.tinymlperf.divisions import check_closed
+from tinytorch.benchmarking.tinymlperf.events import LoadedBenchmark
+from tinytorch.benchmarking.tinymlperf.frames import Frame
+from tinytorch.benchmarking.tinymlperf.machine import machine_kind
+from tinytorch.benchmarking.tinymlperf.playing import Pair, accuracy_run, performance_run
+from tinytorch.benchmarking.tinymlperf.processes import Entrant, PlayerProcess, Refused
+from tinytorch.benchmarking.tinymlperf.scenarios import Settings
+from tinytorch.benchmarking.tinymlperf.scoring import Quality, Score, check_outputs, quality_of, scores_of
+from tinytorch.benchmarking.tinymlperf.submissions import CODE, WEIGHTS, Submission, hash_of
+from tinytorch.benchmarking.tinymlperf.techniques import badges_of, inspect_artefact
+from tinytorch.benchmarking.tinymlperf.turns import on_one_cpu
 from tinytorch.core.models import load_model, save_model
 
 Announce = Callable[[str], None]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinytorch.core.checks import positive_int
 from tinytorch.core.layers import Layer
-from tinytorch.perf.pruning import checked_sparsity, magnitudes_of, smallest, weights_of
+from tinytorch.perf.compression.pruning import checked_sparsity, magnitudes_of, smallest, weights_of
 
 
 @dataclass(frozen=True)

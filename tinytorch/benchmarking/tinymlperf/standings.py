@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tinytorch.benchmarking.entries import Entry, figures_of
-from tinytorch.benchmarking.events import EVENTS
-from tinytorch.benchmarking.logs import check_log
-from tinytorch.benchmarking.processes import Refused
-from tinytorch.benchmarking.scoring import quality_of, scores_of
+from tinytorch.benchmarking.tinymlperf.entries import Entry, figures_of
+from tinytorch.benchmarking.tinymlperf.events import EVENTS
+from tinytorch.benchmarking.tinymlperf.logs import check_log
+from tinytorch.benchmarking.tinymlperf.processes import Refused
+from tinytorch.benchmarking.tinymlperf.scoring import quality_of, scores_of
 
 # What the columns of an entry are called in a sentence, besides its badges.
 _NAMES = {

@@ -15,11 +15,11 @@ from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor, as_tensor
 from tinytorch.core.training import evaluating
 from tinytorch.kernels import FloatArray
-from tinytorch.perf.compression_report import CompressionReport, report_on
+from tinytorch.perf.compression.pruning import SCOPES, MagnitudePruner, checked_sparsity
+from tinytorch.perf.compression.report import CompressionReport, report_on
+from tinytorch.perf.compression.sensitivity import GradualSchedule
+from tinytorch.perf.compression.sparse import SparseConv2d, SparseLinear
 from tinytorch.perf.copies import copied
-from tinytorch.perf.pruning import SCOPES, MagnitudePruner, checked_sparsity
-from tinytorch.perf.sensitivity import GradualSchedule
-from tinytorch.perf.sparse import SparseConv2d, SparseLinear
 
 FineTune = Callable[..., Any]
 

@@ -154,7 +154,7 @@ def _weight_counts(model: Layer) -> list[tuple[int, int]]:
     """Return size and non-zero weights of all weights, whatever they are stored as."""
     if not isinstance(model, Layer):
         raise ValueError(f"`model` must be a Layer, got {type(model).__name__}")
-    from tinytorch.perf.sparse import SparseLayer
+    from tinytorch.perf.compression.sparse import SparseLayer
 
     counts = [(p.size, int(np.count_nonzero(p.data))) for _, p in model.named_parameters() if p.ndim >= 2]
     for _, layer in model.named_layers():

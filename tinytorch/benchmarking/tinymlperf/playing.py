@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytorch.benchmarking.events import LoadedBenchmark, outputs_of
-from tinytorch.benchmarking.fresh import Array
-from tinytorch.benchmarking.processes import Answer, PlayerProcess, Refused
-from tinytorch.benchmarking.scenarios import Scenario, Settings
+from tinytorch.benchmarking.tinymlperf.events import LoadedBenchmark, outputs_of
+from tinytorch.benchmarking.tinymlperf.fresh import Array
+from tinytorch.benchmarking.tinymlperf.processes import Answer, PlayerProcess, Refused
+from tinytorch.benchmarking.tinymlperf.scenarios import Scenario, Settings
 
 #: an accuracy run on texts asks for so many pieces at once, on images for so many images
 _ACCURACY_BATCH = {True: 16, False: 256}

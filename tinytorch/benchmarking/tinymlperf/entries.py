@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinytorch.benchmarking.referee import Ruling
-    from tinytorch.benchmarking.scoring import Score
+    from tinytorch.benchmarking.tinymlperf.referee import Ruling
+    from tinytorch.benchmarking.tinymlperf.scoring import Score
 
 _FIGURES = ("ratio", "low", "high", "latency_ms", "latency_bound_ms", "throughput_per_s")
 

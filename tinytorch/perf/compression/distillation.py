@@ -14,7 +14,7 @@ from tinytorch.core.losses import CrossEntropyLoss
 from tinytorch.core.tensor import Tensor, array_of, as_tensor
 from tinytorch.core.training import evaluating
 from tinytorch.kernels.softmax import log_softmax
-from tinytorch.perf.pruning import checked_sparsity
+from tinytorch.perf.compression.pruning import checked_sparsity
 
 
 def distillation_loss(

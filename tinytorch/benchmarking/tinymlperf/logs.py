@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tinytorch.benchmarking.events import Event
-from tinytorch.benchmarking.processes import Refused
+from tinytorch.benchmarking.tinymlperf.events import Event
+from tinytorch.benchmarking.tinymlperf.processes import Refused
 
 _SIDES = ("submission", "reference")
 
