@@ -10,6 +10,7 @@ import tinytorch as tt
 from tinytorch.core import inference
 from tinytorch.kernels import int8
 from tinytorch.perf.memoization import disable_kv_cache, enable_kv_cache
+from tinytorch.perf.profiling import Profiler
 from tinytorch.perf.quantization import QuantizationConfig, QuantizedLinear, quantize_model
 
 LENGTH, VOCAB = 12, 50
@@ -426,3 +427,21 @@ def test_a_prompt_longer_than_the_cache_is_refused_before_anything_is_lost():
     assert cache.length == 5
     assert model.generate(tokens(length=6), 1).shape == (1, 7)  # the last one is not read
     assert model.generate(tokens(length=7), 0).shape == (1, 7)
+
+
+@pytest.mark.parametrize("measure", ["measure_memory", "measure_latency", "profile_forward_pass"])
+def test_measuring_a_model_leaves_its_cache_as_it_was(measure):
+    model, ids = gpt(), tokens()
+    cache = enable_kv_cache(model)
+    token_by_token(model, ids[:, :5])
+    keys = [stored.copy() for stored in cache.keys]
+    profiler = Profiler()
+    if measure == "profile_forward_pass":
+        profiler.profile_forward_pass(model, ids)
+    elif measure == "measure_latency":
+        profiler.measure_latency(model, tt.Tensor(ids), warmup=1, iterations=2)
+    else:
+        profiler.measure_memory(model, ids.shape)
+    assert inference.cached(model) is cache
+    assert cache.length == 5
+    assert all(np.array_equal(now, then) for now, then in zip(cache.keys, keys, strict=True))

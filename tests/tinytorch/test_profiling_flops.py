@@ -102,7 +102,7 @@ def test_a_sparse_layer_counts_the_weights_that_it_stores():
 def test_a_fused_pass_of_a_gpt_counts_as_its_layers_do(batch):
     inference = pytest.importorskip("tinytorch.core.inference")
     model = tt.GPT(17, 12, 2, 3, 8).eval()
-    formula = formulas.ELSEWHERE["tinytorch.core.inference.fused_step"]
+    formula = formulas.ELSEWHERE["tinytorch.core.inference.steps.fused_step"]
     whole = count_flops(model, (1, 6))
     steps = inference.steps_of(model)
     options = {"steps": steps, "start": 0}

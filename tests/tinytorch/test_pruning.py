@@ -272,3 +272,15 @@ def test_the_scan_restores_weights_also_when_scoring_fails():
     with pytest.raises(RuntimeError, match="no data"):
         sensitivity_scan(model, fail)
     assert all(np.array_equal(model.state_dict()[name], array) for name, array in before.items())
+
+
+def test_pruned_weights_that_became_no_numbers_are_zero_again_and_the_others_keep_their_bits():
+    model = tt.Linear(6, 5)
+    pruner = MagnitudePruner(model, 0.5)
+    pruner.prune()
+    (mask,) = pruner.masks.values()
+    model.weight.data[...] = np.resize(np.float32([np.nan, -np.inf, -1.5, -0.0, 1e-45]), mask.shape)
+    before = model.weight.data.copy()
+    pruner.apply_masks()
+    assert np.array_equal(model.weight.data[mask].view(np.uint32), np.zeros(15, np.uint32))
+    assert np.array_equal(model.weight.data[~mask].view(np.uint32), before[~mask].view(np.uint32))

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.core import inference
 from tinytorch.core.checks import positive_int
+from tinytorch.core.inference import set_aside
 from tinytorch.core.layers import Layer, Linear
 from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor, as_tensor
@@ -85,10 +85,10 @@ class ModelCompressor:
             raise ValueError(
                 "`model` must hold a Linear or a Conv2d, got neither: there is nothing to compress"
             )
-        dense = _without_cache(model)
-        data = _calibrated(dense, calibration_data)
-        small = _stored_sparse(self._pruned(model, fine_tune), "int8" if self.quantize else "float32")
-        return small, report_on(dense, small, data, self.evaluate)
+        with set_aside(model):  # what runs would empty a cache, and be timed by other steps than `small` has
+            data = _calibrated(model, calibration_data)
+            small = _stored_sparse(self._pruned(model, fine_tune), "int8" if self.quantize else "float32")
+            return small, report_on(model, small, data, self.evaluate)
 
     def _pruned(self, model: Layer, fine_tune: FineTune | None) -> Layer:
         pruner = MagnitudePruner(copied(model), self.sparsity, self.scope)
@@ -100,15 +100,6 @@ class ModelCompressor:
             fine_tune(*arguments, **named)
             pruner.apply_masks()
         return pruner.model.train(model.training)
-
-
-def _without_cache(model: Layer) -> Layer:
-    """Return the model; where a language model in it has a cache, a copy, which has none.
-
-    Running it would empty the cache, and time other steps than those of the compressed model.
-    """
-    cached = any(inference.cached(layer) is not None for _, layer in model.named_layers())
-    return copied(model) if cached else model
 
 
 def _stored_sparse(model: Layer, values: str) -> Layer:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tinytorch.core.checks import positive_int, whole
 from tinytorch.core.tensor import Tensor, array_of, wrap
-from tinytorch.kernels.decoding import byte_scales
+from tinytorch.kernels.decoding import as_bytes
 
 Array = NDArray[np.float32]
 _DTYPES = ("float32", "int8")
@@ -123,9 +123,9 @@ class KVCache:
         for which, (new, stored) in enumerate(((keys, self.keys[layer]), (values, self.values[layer]))):
             recent = new[:, :, count - kept :]
             if self.dtype == "int8":
-                recent, scale = _in_bytes(recent)
-                self.scales[layer][which][:, :, slots] = scale
-            stored[:, :, slots] = recent
+                stored[:, :, slots], self.scales[layer][which][:, :, slots] = as_bytes(recent)
+            else:
+                stored[:, :, slots] = recent
         self._written[layer] = self.length + count
         self._reached[layer] = max(self._reached[layer], self.length + count)
 
@@ -234,10 +234,3 @@ class KVCache:
     def __repr__(self) -> str:
         sizes = (self.batch_size, self.max_seq_len, self.num_layers, self.num_heads, self.head_dim)
         return f"KVCache({', '.join(map(str, sizes))}, dtype={self.dtype!r}, length={self.length})"
-
-
-def _in_bytes(vectors: Array) -> tuple[Array, Array]:
-    """Return whole numbers from -127 to 127 and the scale of each vector; NaN where it is not finite."""
-    scale = np.where(np.isfinite(vectors).all(axis=-1), byte_scales(vectors), np.float32(np.nan))
-    known = np.isfinite(scale)[..., None]
-    return np.rint(np.where(known, vectors, 0) / np.where(known, scale[..., None], 1)), scale

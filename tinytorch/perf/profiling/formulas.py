@@ -192,7 +192,7 @@ OPERATIONS: dict[Any, OperationFormula] = {
 
 #: of operations in modules that are not loaded for this, by their full names
 ELSEWHERE: dict[str, OperationFormula] = {
-    "tinytorch.core.inference.fused_step": _fused_step,
+    "tinytorch.core.inference.steps.fused_step": _fused_step,
     "tinytorch.perf.quantization.layers.quantized_linear": _product,
     "tinytorch.perf.quantization.layers.quantized_convolution": _int8_convolution,
     "tinytorch.perf.compression.sparse.sparse_linear": _sparse_product,

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinytorch.core.autograd import no_grad
 from tinytorch.core.checks import positive_int
+from tinytorch.core.inference import set_aside
 from tinytorch.core.layers import Layer
 from tinytorch.core.tensor import Tensor
 from tinytorch.perf.profiling.formulas import Shape
@@ -17,14 +18,16 @@ from tinytorch.perf.profiling.formulas import Shape
 
 @contextmanager
 def preserved(model: Any) -> Iterator[None]:
-    """Run the block; then put modes, gradients, buffers and random states of the model back.
+    """Run the block; then put modes, gradients, buffers, random states and caches of the model back.
 
-    A model that is no Layer has none of these that are known of.
+    Caches are set aside: each run starts anew, and would empty them. A model that is no Layer has none of
+    these that are known of.
     """
     undo = [undo for _, layer in _layers(model) for undo in _undoing(layer)]
     gradients = [(parameter, parameter.grad) for parameter in parameters_of(model)]
     try:
-        yield
+        with set_aside(model):
+            yield
     finally:
         for restore in undo:
             restore()
