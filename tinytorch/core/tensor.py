@@ -399,6 +399,12 @@ def apply(rule: Rule, *inputs: Any, **options: Any) -> Tensor:
         inputs: what the rule takes; the Tensors among them are differentiated.
         options: passed on to the rule.
     """
+    if not recording() and OBSERVER.get() is None:  # half of what follows has nothing to do then
+        out = rule(*[x._array if isinstance(x, Tensor) else x for x in inputs], **options)[0]
+        result = wrap(out)
+        if out.base is not None:
+            result._source = _source_of(out, inputs)
+        return result
     arrays: list[Any] = []
     parents: list[Tensor | Node | None] = []
     wanted = False
@@ -425,9 +431,8 @@ def apply(rule: Rule, *inputs: Any, **options: Any) -> Tensor:
 def wrap(array: Any) -> Tensor:
     """Put a result of NumPy into a tensor, without the copy and the checks of `Tensor(array)`."""
     tensor = Tensor.__new__(Tensor)
-    tensor._array = (
-        array if type(array) is np.ndarray else np.asarray(array)
-    )  # a sum over all axes is a scalar
+    # A sum over all axes is a scalar.
+    tensor._array = array if type(array) is np.ndarray else np.asarray(array)
     tensor._node = None
     tensor._source = None
     tensor._watch = None

@@ -32,6 +32,7 @@ Kernel = Callable[..., None]
 PANEL, GROUP = 16, 4
 _TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _LARGEST_SUM = 2**31 - 1
+_FLOAT32 = np.dtype(np.float32)
 # Without integer instructions weights are turned into floats as they are read, which pays while reading
 # them takes longest: up to four rows.
 _FEW_ROWS = 4
@@ -327,10 +328,11 @@ def _check(x: FloatArray, packed: Packed, outputs: int) -> None:
     That arrays are contiguous and of the right types the kernel checks by itself.
     """
     panels, scales, sums, bias = packed
-    count = panels.shape[0] * PANEL
-    if x.ndim != 2 or x.dtype != np.float32 or panels.ndim != 4 or panels.shape[2:] != (PANEL, GROUP):
-        raise ValueError(f"`x` must be float32 of shape (rows, inputs), got {x.dtype} {x.shape}")
-    if panels.shape[1] != -(-x.shape[1] // GROUP) or not count - PANEL < outputs <= count:
+    given, shape = x.shape, panels.shape
+    if len(given) != 2 or x.dtype != _FLOAT32 or len(shape) != 4 or shape[2:] != (PANEL, GROUP):
+        raise ValueError(f"`x` must be float32 of shape (rows, inputs), got {x.dtype} {given}")
+    count = shape[0] * PANEL
+    if shape[1] != -(-given[1] // GROUP) or not count - PANEL < outputs <= count:
         raise ValueError(
             f"`packed` must hold weights of {x.shape[1]} inputs and {outputs} outputs, got {panels.shape}"
         )
