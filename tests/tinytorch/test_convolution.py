@@ -90,6 +90,9 @@ def test_columns_and_folded_are_adjoint(case):
 @given(case=cases())
 @example(case=((1, 1, 2, 60), 1, Window((2, 50), (1, 1), (0, 0))))
 @example(case=((2, 3, 6, 7), 33, Window((1, 1), (1, 1), (1, 2))))
+@example(case=((2, 3, 14, 14), 9, Window((3, 3), (1, 1), (1, 1))))
+@example(case=((2, 2, 5, 28), 17, Window((3, 3), (1, 1), (1, 1))))
+@example(case=((3, 1, 16, 16), 3, Window((3, 3), (1, 1), (1, 1))))
 @repeatable
 def test_the_implicit_product_is_exact_in_whole_numbers(case):
     from tinytorch.kernels import implicit
