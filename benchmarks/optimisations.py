@@ -13,12 +13,14 @@ left out.
 from __future__ import annotations
 
 import argparse
-import io
 import logging
+import math
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,6 +124,18 @@ def torch_dynamic(n: int, rng: np.random.Generator) -> Callable[..., Any]:
     return run
 
 
+@contextmanager
+def only_errors_logged() -> Iterator[None]:
+    """Let the root logger pass errors only; then as before."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
 def onnx_dynamic(n: int, rng: np.random.Generator) -> Callable[..., Any]:
     """The same layer, quantized dynamically by ONNX Runtime."""
     from onnx import TensorProto, helper, numpy_helper
@@ -134,19 +148,16 @@ def onnx_dynamic(n: int, rng: np.random.Generator) -> Callable[..., Any]:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, n])],
         [numpy_helper.from_array(linear(n, rng).weight.data, "w")],
     )
-    logging.getLogger().setLevel(logging.ERROR)  # it recommends pre-processing for each node
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    small = io.BytesIO()
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
+    # It recommends pre-processing for each node.
+    with tempfile.TemporaryDirectory() as folder, only_errors_logged():
         plain, quantized = Path(folder) / "plain.onnx", Path(folder) / "small.onnx"
         onnx.save(model, plain)
         quantize_dynamic(plain, quantized, weight_type=QuantType.QInt8, per_channel=True)
-        small.write(quantized.read_bytes())
+        small = quantized.read_bytes()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(small.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(small, options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"x": x})[0]
 
 
@@ -531,6 +542,8 @@ def main() -> None:
     unknown = [name for name in options.tables if name not in TABLES]
     if unknown:
         parser.error(f"unknown table {', '.join(unknown)}; there are {', '.join(TABLES)}")
+    if not 0 < options.budget < math.inf:
+        parser.error(f"--budget must be a positive number of seconds, got {options.budget:g}")
     if torch is not None:
         torch.set_num_threads(1)
     for name, library in (("torch", torch), ("onnxruntime", onnxruntime)):

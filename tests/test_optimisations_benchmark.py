@@ -2,8 +2,10 @@
 
 import importlib
 import importlib.util
+import logging
 import pkgutil
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +65,34 @@ def test_torch_converts_no_layout_while_it_is_timed(optimisations):
 def test_int8_convolution_is_compared_with_the_im2col_of_the_suites(optimisations):
     run = optimisations.im2col(1, 16, 8, 8)(np.random.default_rng(0))
     assert run.__module__ == "convolutions"
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf"])
+def test_a_budget_that_is_no_time_is_refused_before_anything_runs(optimisations, monkeypatch, capsys, budget):
+    ran = []
+    monkeypatch.setattr(optimisations, "TABLES", {"sizes": ran.append})
+    monkeypatch.setattr(sys, "argv", ["optimisations.py", f"--budget={budget}"])
+    with pytest.raises(SystemExit) as refused:
+        optimisations.main()
+    assert (refused.value.code, ran) == (2, [])
+    assert f"--budget must be a positive number of seconds, got {budget}" in capsys.readouterr().err
+
+
+def test_the_level_of_the_root_logger_comes_back_whatever_happens(optimisations):
+    def fail():
+        with optimisations.only_errors_logged():
+            raise KeyError(logging.getLogger().level)
+
+    before = logging.getLogger().level
+    with pytest.raises(KeyError, match=str(logging.ERROR)):
+        fail()
+    assert logging.getLogger().level == before
+
+
+def test_onnx_runtime_computes_nearly_the_layer_and_leaves_logging_alone(optimisations):
+    pytest.importorskip("onnxruntime")
+    before, x = logging.getLogger().level, np.random.default_rng(0).standard_normal((3, 64), np.float32)
+    found = optimisations.onnx_dynamic(64, np.random.default_rng(1))(x)
+    expected = x @ optimisations.linear(64, np.random.default_rng(1)).weight.data
+    assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+    assert logging.getLogger().level == before

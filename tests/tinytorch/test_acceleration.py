@@ -1,5 +1,7 @@
 """Every way to multiply gives the true product, and the backend runs what it says it ran."""
 
+import os
+import subprocess
 import sys
 import threading
 
@@ -31,6 +33,12 @@ WAYS = {
 }
 every_way = pytest.mark.parametrize("multiply", WAYS.values(), ids=WAYS)
 repeatable = settings(derandomize=True, database=None, deadline=None, max_examples=50)
+
+
+@pytest.fixture(autouse=True)
+def switched_on(monkeypatch):
+    """Compiled loops run here whatever the environment of the tests says."""
+    monkeypatch.setattr(acceleration.loops, "switched_off", lambda: False)
 
 
 def whole(shape, seed):
@@ -267,6 +275,30 @@ def test_without_numba_a_forced_compiled_kernel_gives_way_to_its_reference_and_s
     assert backend.calls == {"reference": 1}
     assert f"{name}: forced, but numba is missing" in backend.describe()
     np.testing.assert_array_equal(blocked_matmul(a, b, block_size=2), a.astype(int) @ b.astype(int))
+
+
+OFF = """
+import sys, numpy as np
+from tinytorch.perf.acceleration import OptimizedBackend, blocked_matmul
+a = np.ones((3, 3), np.float32)
+for name in ("loops", "blocked"):
+    backend = OptimizedBackend(name)
+    backend.matmul(a, a)
+    print(dict(backend.calls), backend.describe())
+blocked_matmul(a, a)
+print("numba" in sys.modules)
+"""
+
+
+def test_switched_off_by_the_environment_forced_kernels_give_way_to_their_reference_and_say_so():
+    environment = {**os.environ, "TINYTORCH_KERNELS": "reference"}
+    found = subprocess.run(
+        [sys.executable, "-c", OFF], capture_output=True, text=True, check=True, env=environment
+    )
+    *ran, imported = found.stdout.splitlines()
+    for name, line in zip(("loops", "blocked"), ran, strict=True):
+        assert line.startswith(f"{{'reference': 1}} {name}: forced, but TINYTORCH_KERNELS=reference switches")
+    assert imported == "False"
 
 
 @pytest.mark.parametrize("name", ["auto", "naive", "vectorized"])

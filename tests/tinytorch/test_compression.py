@@ -145,7 +145,9 @@ def test_gradients_of_the_old_model_do_not_come_along():
         tt.Linear(4, 4), tt.LayerNorm(4), tt.ReLU(), tt.Linear(4, 4), tt.ReLU(), tt.Linear(4, 2)
     )
     model(np.ones((1, 4))).backward(np.ones((1, 2)))
-    for new in (compression.sparsify(model), compression.structured_prune(model, 0.5)):
+    with pytest.warns(UserWarning, match="left whole are layers.0 "):
+        smaller = compression.structured_prune(model, 0.5)
+    for new in (compression.sparsify(model), smaller):
         assert new.parameters()
         assert all(p.grad is None for p in new.parameters())
     assert all(p.grad is not None for p in model.parameters())
@@ -262,7 +264,10 @@ def test_calibration_data_may_be_a_list_of_batches(rows):
             lambda: ModelCompressor().compress(perceptron(), inputs() * np.nan),
             "`calibration_data` must be fin",
         ),
-        (lambda: ModelCompressor().compress(perceptron(), np.ones((2, 63))), r"expects shape \(\.\.\., 64\)"),
+        (
+            lambda: ModelCompressor().compress(perceptron(), np.ones((2, 63))),
+            r"`calibration_data` does not fit the model: .* expects shape \(\.\.\., 64\)",
+        ),
         (lambda: low_rank(np.ones(3)), r"`weight` must be a matrix that is not empty, got shape \(3,\)"),
         (lambda: low_rank(np.full((2, 2), np.inf)), "`weight` must be finite"),
         (lambda: low_rank(np.ones((2, 2)), 0), "`rank_ratio` must be above 0 and at most 1, got 0"),

@@ -432,3 +432,11 @@ def test_reprs_show_what_differs_from_the_usual():
         "MaxPool2d(2)",
         "AvgPool2d(3, stride=1)",
     ]
+
+
+@pytest.mark.parametrize("window", [Window((3, 3), (1, 1), (1, 1)), Window((1, 1), (1, 1), (0, 0))], ids=str)
+def test_a_kernel_given_no_images_returns_none(window):
+    weight = np.ones((4, 3, *window.kernel), np.float32)
+    out, patches = convolution.forward(np.zeros((0, 3, 8, 6), np.float32), weight, None, window)
+    assert out.shape == (0, 4, 8, 6)
+    assert patches.shape == (0, 3 * weight[0, 0].size, 48)

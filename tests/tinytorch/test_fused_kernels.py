@@ -140,6 +140,23 @@ def test_nothing_in_is_nothing_out(shape):
     assert gelu.forward(np.zeros(shape, np.float32))[0].shape == shape
 
 
+@pytest.mark.parametrize(
+    "function", [softmax.softmax, softmax.log_softmax, lambda x: softmax.masked_softmax(x, None, 1.0)]
+)
+def test_the_softmax_of_nothing_is_refused_and_no_rows_are_none(function):
+    with pytest.raises(ValueError, match=r"a last axis that is not empty, got shape \(5, 0\)"):
+        function(np.zeros((5, 0), np.float32))
+    assert function(np.zeros((0, 5), np.float32)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("shape", [(5, 0), (0, 5), (200, 0)])
+def test_the_loss_of_no_rows_or_no_classes_is_refused(shape):
+    with pytest.raises(
+        ValueError, match=rf"`logits` must have shape .*not empty, got \({shape[0]}, {shape[1]}\)"
+    ):
+        cross_entropy.forward(np.zeros(shape, np.float32), np.zeros(shape[0], np.intp))
+
+
 @needs_numba
 def test_a_kernel_that_disagrees_with_its_reference_is_refused_with_a_warning():
     def body(x):

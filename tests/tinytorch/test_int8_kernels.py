@@ -232,15 +232,18 @@ def test_another_kernel_can_be_asked_for(choice, monkeypatch):
     rng = np.random.default_rng(0)
     _, packed = packed_of(rng, 40, 21)
     x = rng.standard_normal((9, 40)).astype(np.float32)
-    usual = int8.linear(x, packed, 21, None)
+    rounded = int8.linear_reference(x, packed, 21, None)
+    exact = x @ (int8.unpack(packed.panels, 40, 21) * packed.scales[:21]) + packed.bias[:21]
+    expected = exact if choice == "weight-only" else rounded
     monkeypatch.setenv("TINYTORCH_INT8", choice)
     caches = int8.chosen_way, int8.integer_kernel
     for cache in caches:
         cache.cache_clear()
     try:
         assert int8.describe().startswith(choice)
-        np.testing.assert_allclose(int8.linear(x, packed, 21, None), usual, rtol=1e-5, atol=1e-5)
-        assert np.abs(int8.linear(x[:2], packed, 21, None) - usual[:2]).max() < 0.1 * np.abs(usual).max()
+        for rows in (9, 2):
+            found = int8.linear(x[:rows], packed, 21, None)
+            np.testing.assert_allclose(found, expected[:rows], rtol=1e-4, atol=1e-4 * np.abs(exact).max())
     finally:
         for cache in caches:
             cache.cache_clear()
@@ -334,3 +337,25 @@ def test_bytes_that_do_not_fit_the_weights_are_refused(shape, dtype, outputs, me
     _, packed = packed_of(np.random.default_rng(0), 40, 21)
     with pytest.raises(ValueError, match=message):
         int8.products(np.zeros(shape, dtype), packed, outputs)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 40])
+@pytest.mark.parametrize("fixed", [None, int8.Range(0.03, 120)])
+def test_without_products_of_bytes_outputs_do_not_depend_on_the_batch(rows, fixed, monkeypatch):
+    if not numba_available():
+        pytest.skip("needs numba")
+    rng = np.random.default_rng(0)
+    q = rng.integers(-127, 128, (37, 21)).astype(np.int8)
+    packed = int8.pack(q, rng.random(21, np.float32) / 100, rng.standard_normal(21, np.float32))
+    x = rng.standard_normal((rows, 37), np.float32)
+    x[-1, 3] = np.inf
+    monkeypatch.setattr(int8, "integer_kernel", lambda: ("weight-only", None))
+    found = int8.linear(x, packed, 21, fixed)
+    assert np.isnan(found[-1]).all()
+    rounded = x if fixed is None else np.clip(np.rint(x / np.float32(0.03)), -120, 135) * np.float32(0.03)
+    with np.errstate(invalid="ignore"):
+        expected = rounded.astype(float) @ (q * packed.scales[:21].astype(float)) + packed.bias[:21]
+    np.testing.assert_allclose(found[:-1], expected[:-1], rtol=1e-4, atol=1e-4)
+    if fixed is not None:
+        exact = int8.linear_reference(x, packed, 21, fixed)
+        np.testing.assert_allclose(found[:-1], exact[:-1], rtol=1e-4, atol=1e-4)

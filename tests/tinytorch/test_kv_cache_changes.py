@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -445,3 +446,26 @@ def test_measuring_a_model_leaves_its_cache_as_it_was(measure):
     assert inference.cached(model) is cache
     assert cache.length == 5
     assert all(np.array_equal(now, then) for now, then in zip(cache.keys, keys, strict=True))
+
+
+def test_two_threads_cannot_generate_with_one_cache_at_once(monkeypatch):
+    model, inside, go_on, found = gpt(), threading.Event(), threading.Event(), []
+    enable_kv_cache(model)
+    expected = model.generate([[1, 2]], 3, temperature=0)
+    genuine = inference.Steps.logits
+
+    def slow(*arguments, **options):
+        inside.set()
+        assert go_on.wait(10)
+        return genuine(*arguments, **options)
+
+    monkeypatch.setattr(inference.Steps, "logits", slow)
+    thread = threading.Thread(target=lambda: found.append(model.generate([[1, 2]], 3, temperature=0)))
+    thread.start()
+    assert inside.wait(10)
+    with pytest.raises(RuntimeError, match="another thread is generating with this model"):
+        model.generate([[1, 2]], 3)
+    go_on.set()
+    thread.join()
+    assert np.array_equal(found[0], expected)
+    assert np.array_equal(model.generate([[1, 2]], 3, temperature=0), expected)  # it is free again

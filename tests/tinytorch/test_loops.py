@@ -1,5 +1,6 @@
 """Compiled loops against exact integers, float64 error bounds and, bit for bit, their NumPy reference."""
 
+import functools
 import importlib.util
 import os
 import sys
@@ -11,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinytorch import kernels
-from tinytorch.kernels import loops
+from tinytorch.kernels import choice, loops
 
 KERNELS = {
     "ijk": loops.matmul_ijk,
@@ -22,6 +23,12 @@ KERNELS = {
 repeatable = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 sizes = st.integers(0, 70)
 every_kernel = pytest.mark.parametrize("multiply", KERNELS.values(), ids=KERNELS)
+
+
+@pytest.fixture(autouse=True)
+def switched_on(monkeypatch):
+    """Compiled loops run here whatever the environment of the tests says."""
+    monkeypatch.setattr(loops, "switched_off", lambda: False)
 
 
 def whole(shape, seed):
@@ -216,8 +223,39 @@ def test_a_compiled_kernel_that_differs_from_its_reference_in_one_bit_is_refused
         return kernel
 
     monkeypatch.setattr(loops, "compiled", compiled_wrong)
-    with pytest.raises(RuntimeError, match=f"{body.__name__} differs from its NumPy reference"):
-        loops._ready.__wrapped__(body)
+    fresh = functools.cache(loops._ready.__wrapped__)
+    monkeypatch.setattr(loops, "_ready", fresh)
+    order, said = body.__name__.removeprefix("_"), f"{body.__name__} differs from its NumPy reference"
+    a, b = np.random.default_rng(0).standard_normal((2, 9, 9), np.float32)
+    with pytest.warns(RuntimeWarning, match=said):
+        product = KERNELS[order](a, b)
+    assert product.tobytes() == KERNELS[order](a, b).tobytes() == loops.matmul_reference(a, b).tobytes()
+    assert "differs from its NumPy reference" in loops.problem(order)
+
+
+def test_switched_off_the_reference_runs_and_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(loops, "switched_off", lambda: True)
+    monkeypatch.setattr(loops, "compiled", lambda *_: pytest.fail("a kernel was compiled"))
+    monkeypatch.setattr(loops, "_ready", loops._ready.__wrapped__)
+    for order in ("ijk", "ikj", "blocked"):
+        assert KERNELS[order]([[2]], [[3]]).tolist() == [[6]]
+        assert loops.problem(order) == "TINYTORCH_KERNELS=reference switches compiled kernels off"
+    loops.compile_all()
+
+
+@pytest.mark.parametrize(("asked", "off"), [(None, False), ("auto", False), ("reference", True)])
+def test_one_variable_of_the_environment_switches_kernels_off(monkeypatch, asked, off):
+    if asked is None:
+        monkeypatch.delenv("TINYTORCH_KERNELS", raising=False)
+    else:
+        monkeypatch.setenv("TINYTORCH_KERNELS", asked)
+    assert choice.switched_off.__wrapped__() is off
+
+
+def test_a_value_of_the_variable_that_means_nothing_is_refused(monkeypatch):
+    monkeypatch.setenv("TINYTORCH_KERNELS", "numpy")
+    with pytest.raises(ValueError, match="TINYTORCH_KERNELS must be auto or reference, got 'numpy'"):
+        choice.switched_off.__wrapped__()
 
 
 def test_after_compiling_all_kernels_no_compiling_is_expected(monkeypatch):

@@ -243,17 +243,61 @@ def test_generation_starts_anew_with_any_batch():
         assert cache.batch_size == batch
 
 
-def test_a_model_of_ones_own_generates_without_fused_steps():
-    class Mine(tt.GPT):
-        pass
+class Same(tt.GPT):
+    """A GPT in all that it computes."""
 
-    rng = np.random.default_rng(0)
-    model = Mine(50, 48, 2, 4, max_seq_len=CAPACITY, rng=rng)
+    def __init__(self):
+        super().__init__(50, 48, 2, 4, max_seq_len=CAPACITY, rng=np.random.default_rng(0))
+        self.eval()
+
+    def generate(self, prompt, max_new_tokens, temperature=0.0, **options):
+        return super().generate(prompt, max_new_tokens, temperature, **options)
+
+    def __repr__(self):
+        return "mine"
+
+
+class Shifted(Same):
+    def forward(self, tokens, start_pos=0):
+        return super().forward((np.asarray(tokens) + 1) % 50, start_pos)
+
+
+class Inherited(Shifted):
+    pass
+
+
+class Equal(Same):
+    __hash__ = tt.GPT.__hash__
+
+    def __eq__(self, other):
+        return isinstance(other, Equal)
+
+
+def test_a_subclass_that_computes_what_gpt_does_has_its_steps_and_a_cache():
+    model, ids = Same(), tokens(1, 3)
+    assert inference.steps_of(model) is not None
+    expected = slow_generation(model, ids, 5)
+    np.testing.assert_array_equal(model.generate(ids, 5), expected)
+    cache = enable_kv_cache(model)
+    np.testing.assert_array_equal(model.generate(ids, 5), expected)
+    assert cache.length == 7
+    model.forward = lambda tokens, start_pos=0: tt.GPT.forward(model, tokens, start_pos)
     assert inference.steps_of(model) is None
-    ids = tokens(1, 3)
-    np.testing.assert_array_equal(model.generate(ids, 5, temperature=0), slow_generation(model, ids, 5))
-    with pytest.raises(ValueError, match="needs the blocks of GPT as they are"):
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(Shifted, "Shifted.forward"), (Inherited, "Shifted.forward"), (Equal, "Equal.__(eq|hash)__")],
+)
+def test_a_model_of_ones_own_generates_without_fused_steps_and_the_refusal_names_its_method(kind, said):
+    model, ids = kind(), tokens(1, 3)
+    assert inference.steps_of(model) is None
+    np.testing.assert_array_equal(model.generate(ids, 5), slow_generation(model, ids, 5))
+    with pytest.raises(ValueError, match=f"to compute what GPT does, got one with a {said} of its own: such"):
         enable_kv_cache(model)
+
+
+def test_a_model_that_is_no_gpt_is_refused():
     with pytest.raises(ValueError, match="must be a GPT, got Linear"):
         enable_kv_cache(tt.Linear(2, 2))
 
@@ -393,6 +437,10 @@ def test_attention_with_a_cache_equals_attention_without(prompt):
         attention(x[:1, :1], KVCache(2, 9, 2, 3, 8))
     with pytest.raises(ValueError, match=r"expects shape \(B, T, 24\)"):
         attention(x[:, :, :5])
+    with pytest.raises(ValueError, match=r"at least one position, got \(2, 0, 24\)"):
+        attention(x[:, :0])
+    with pytest.raises(ValueError, match="`cache` must be a KVCache or None, got int"):
+        attention(x, cache=5)
 
 
 # Kernels

@@ -223,6 +223,14 @@ def test_infinite_weights_are_the_last_to_go():
         (lambda: GradualSchedule(1.5, 2), "`final` must be a share"),
         (lambda: GradualSchedule(0.5, 2, 0.6), r"`initial` must not be above `final` \(=0.5\), got 0.6"),
         (lambda: sensitivity_scan(perceptron(), measure_sparsity, [2]), "`sparsities` must be a share"),
+        (
+            lambda: sensitivity_scan(perceptron(), None),
+            "`evaluate` must be a function of the model, got None",
+        ),
+        (
+            lambda: sensitivity_scan(perceptron(), measure_sparsity, 0.5),
+            "`sparsities` must be a list of shares from 0 to 1, got 0.5",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(call, message):

@@ -79,6 +79,30 @@ def test_an_affine_range_uses_all_of_int8_and_holds_zero():
     assert (0 - zero_point) * scale == pytest.approx(100.4, abs=0.01)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("value", [3.0, -0.5, 0.0])
+def test_a_single_number_is_a_tensor_too(value, symmetric):
+    quantizer = INT8Quantizer(symmetric=symmetric)
+    q, scale, zero_point = quantizer.quantize_tensor(value)
+    assert (q.shape, q.dtype) == ((), np.int8)
+    restored = quantizer.dequantize_tensor(q, scale, zero_point)
+    assert restored.shape == ()
+    assert restored.item() == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_largest_numbers_stay_finite(symmetric):
+    quantizer, most = INT8Quantizer(symmetric=symmetric), np.finfo(np.float32).max
+    x = np.array([3.4e38, -3.4e38, 1e38, most, -most], np.float32)
+    q, scale, zero_point = quantizer.quantize_tensor(x)
+    restored = quantizer.dequantize_tensor(q, scale, zero_point).data
+    assert (np.abs(restored.astype(float) - x) <= 0.5001 * scale).all()
+    near = quantizer.quantize_tensor(x[:3])
+    assert np.isfinite(quantizer.dequantize_tensor(*near).data).all()
+    with np.errstate(invalid="ignore"):  # a scale that is none is not made plausible
+        assert not np.isfinite(quantizer.dequantize_tensor(q, np.inf, zero_point).data).any()
+
+
 def test_channels_are_columns_of_weights_and_kernels_of_convolutions():
     _, scale, _ = INT8Quantizer(per_channel=True).quantize_tensor([[1.0, -254.0], [-127.0, 2.0]])
     assert scale.tolist() == [1.0, 2.0]
@@ -557,6 +581,29 @@ def test_a_kernel_of_26_levels_would_be_noticed():
         > 0.03
         > relative(QuantizedLinear(linear)(x).data, linear(x).data)
     )
+
+
+class Forked(tt.Layer):
+    """Two branches, of which the data decides."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.near, self.far = tt.Linear(64, 32, rng=rng), tt.Linear(64, 32, rng=rng)
+
+    def forward(self, x):
+        return self.far(x) if x.data.max() > 100 else self.near(x)
+
+
+def test_a_layer_that_calibration_data_did_not_reach_is_noted():
+    quantized = quantize_model(Forked(), calibration_data=normal(8, 64))
+    reached, missed = quantized.quantization_report.layers
+    assert quantized.near.activation_scale is not None
+    assert quantized.far.activation_scale is None
+    assert "did not reach" not in reached.reason
+    assert missed.reason.endswith("; calibration data did not reach it: ranges of each row or image")
+    for config, data in ((QuantizationConfig(activations="dynamic"), normal(8, 64)), (None, None)):
+        rows = quantize_model(Forked(), config, data).quantization_report.layers
+        assert not any("did not reach" in row.reason for row in rows)
 
 
 def test_the_kernel_that_runs_is_named():

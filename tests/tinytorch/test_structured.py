@@ -142,23 +142,68 @@ def test_nested_sequentials_are_one_chain_and_perceptrons_of_transformers_are_ch
     close(smaller(ids), gpt(ids))
 
 
-@pytest.mark.parametrize("between", [tt.Softmax, lambda: tt.LayerNorm(10), lambda: np.tanh])
-def test_units_that_something_mixes_are_left_alone(between):
-    model = tt.Sequential(tt.Linear(6, 10), between(), tt.Linear(10, 8), tt.ReLU(), tt.Linear(8, 4))
-    smaller = structured_prune(model, 0.5)
-    assert [smaller[i].weight.shape for i in (0, 2, 4)] == [(6, 10), (10, 4), (4, 4)]
+@pytest.mark.parametrize(
+    ("between", "said"),
+    [
+        ([tt.Softmax()], r"layers\.0 \(Softmax, which follows, mixes units or is not known\)$"),
+        (
+            [tt.LayerNorm(10), tt.ReLU()],
+            r"layers\.0 \(LayerNorm, which follows, mixes units or is not known\)$",
+        ),
+        ([np.tanh], r"layers\.0 \(<ufunc 'tanh'>, which follows, mixes units or is not known\)$"),
+    ],
+)
+def test_units_that_something_mixes_are_left_alone_which_is_said(between, said):
+    model = tt.Sequential(tt.Linear(6, 10), *between, tt.Linear(10, 8), tt.ReLU(), tt.Linear(8, 4))
+    with pytest.warns(UserWarning, match=f"not all layers became smaller: left whole are {said}"):
+        smaller = structured_prune(model, 0.5)
+    smaller = [layer for layer in smaller if isinstance(layer, tt.Linear)]
+    assert [layer.weight.shape for layer in smaller] == [(6, 10), (10, 4), (4, 4)]
+
+
+def test_layers_of_which_no_unit_was_to_go_are_not_warned_of():
+    model = tt.Sequential(tt.Linear(6, 10), tt.Softmax(), tt.Linear(10, 40), tt.ReLU(), tt.Linear(40, 4))
+    smaller = structured_prune(model, 0.04)
+    assert [smaller[i].weight.shape for i in (0, 2, 4)] == [(6, 10), (10, 38), (38, 4)]
+
+
+def test_a_layer_of_a_class_of_ones_own_and_what_feeds_it_stay_whole_which_is_said():
+    class Doubled(tt.Linear):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    model = tt.Sequential(
+        tt.Linear(6, 10), tt.ReLU(), Doubled(10, 10), tt.Linear(10, 8), tt.ReLU(), tt.Linear(8, 4)
+    )
+    said = r"left whole are layers\.0 \(Linear\(10, 10\), which .*\), layers\.2 \(Doubled is not known\)$"
+    with pytest.warns(UserWarning, match=said):
+        smaller = structured_prune(model, 0.5)
+    assert [smaller[i].weight.shape for i in (0, 2, 3, 5)] == [(6, 10), (10, 10), (10, 4), (4, 4)]
+
+
+def test_where_every_layer_stays_whole_the_error_says_why():
+    with pytest.raises(
+        ValueError, match=r"never removed; left whole are layers\.0 \(LayerNorm, which follows"
+    ):
+        structured_prune(tt.Sequential(tt.Linear(6, 10), tt.LayerNorm(10), tt.Linear(10, 4)), 0.5)
 
 
 def test_a_convolution_without_flatten_before_a_linear_layer_is_left_alone():
     model = tt.Sequential(tt.Conv2d(1, 4, 3), tt.Linear(4, 4), tt.ReLU(), tt.Linear(4, 2))
-    smaller = structured_prune(model, 0.5)
+    with pytest.warns(
+        UserWarning, match=r"layers\.0 \(Linear\(4, 4\), which follows, does not take its outp"
+    ):
+        smaller = structured_prune(model, 0.5)
     assert [smaller[i].weight.shape for i in (0, 1, 3)] == [(4, 1, 3, 3), (4, 2), (2, 2)]
 
 
 def test_layers_in_several_places_are_left_alone():
     block = tt.Sequential(tt.Linear(6, 6), tt.ReLU())
     model = tt.Sequential(block, block, tt.Linear(6, 6), tt.ReLU(), tt.Linear(6, 3))
-    smaller = structured_prune(model, 0.5)
+    with pytest.warns(
+        UserWarning, match=r"left whole are layers\.0\.layers\.0 \(it, or .* several places\)$"
+    ):
+        smaller = structured_prune(model, 0.5)
     assert smaller[0] is smaller[1]
     assert [layer.weight.shape for layer in (smaller[0][0], smaller[2], smaller[4])] == [
         (6, 6),

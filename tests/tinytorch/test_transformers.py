@@ -249,6 +249,8 @@ def test_too_long_a_text_is_refused_before_any_work(monkeypatch):
         (([1], 1.5), "`max_new_tokens` must be"),
         (([1], 1, -0.1), "`temperature` must be"),
         (([1], 1, np.nan), "`temperature` must be"),
+        (([1], 1, "a"), "`temperature` must be a number of zero or more, got 'a'"),
+        (([1], 1, None), "`temperature` must be a number of zero or more, got None"),
         (([], 1), "not empty"),
         ((np.zeros((0, 3), int), 1), "not empty"),
         (([11], 1), "`prompt` must lie in 0 to 10"),

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 
 from tinytorch.core.autograd import Array, Vjps
+from tinytorch.core.chains import link
 from tinytorch.core.derivatives import Rule
 from tinytorch.core.layers import Layer
 from tinytorch.core.tensor import Tensor, apply, as_tensor
+from tinytorch.kernels import FloatArray
 from tinytorch.kernels import gelu as gelu_kernel
 from tinytorch.kernels import softmax as softmax_kernel
+
+_ZERO = np.float32(0)
 
 
 class ReLU(Layer):
@@ -98,6 +102,14 @@ def relu(x: Array) -> tuple[Array, Vjps]:
     """Rule of max(x, 0)."""
     out = np.maximum(x, 0)
     return out, (lambda g: g * (out > 0),)
+
+
+def _linked(_: ReLU, x: FloatArray, owned: bool) -> FloatArray:
+    out: FloatArray = np.maximum(x, _ZERO, out=x if owned else None)
+    return out
+
+
+link(ReLU, _linked)
 
 
 def gelu(x: Array) -> tuple[Array, Vjps]:

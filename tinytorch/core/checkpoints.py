@@ -124,8 +124,10 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> None:
     ]
     if differing:
         raise ValueError(f"{str(path)!r} has other random states than this model: {', '.join(differing)}")
+    changes = trainer.model.state_changes(state)  # checks
     trainer.optimizer.load_state_dict(_under("optimizer/", arrays))  # checks, then assigns
-    trainer.model.load_state_dict(state)
+    for change in changes:
+        change()
     for n, rng in generators.items():
         rng.bit_generator.state = metadata["random"][n]
     trainer.optimizer.lr = metadata["lr"]

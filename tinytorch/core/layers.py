@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinytorch.core.autograd import Array, Vjp, Vjps
+from tinytorch.core.chains import link, through
 from tinytorch.core.checks import fraction, positive, positive_int
 from tinytorch.core.random import generator, spawned
 from tinytorch.core.tensor import OBSERVER, Parameter, Tensor, apply, as_tensor
@@ -82,29 +84,59 @@ class Layer:
         """Put this layer and all inside it into evaluation mode, and return it."""
         return self.train(False)
 
-    def state_dict(self) -> dict[str, FloatArray]:
-        """Return copies of all parameters and buffers by their dotted names."""
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all parameters and buffers, and of weights that are stored otherwise, by name."""
         return {name: array.copy() for name, array in self._state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy parameters and buffers out of what `state_dict` returned.
+        """Copy out of what `state_dict` returned.
 
         Raises:
-            ValueError: names or shapes differ; then nothing was changed.
+            ValueError: names, shapes or types differ, or a layer has no use for its arrays; then nothing was
+                changed.
         """
+        for change in self.state_changes(state):
+            change()
+
+    def state_changes(self, state: Mapping[str, Any]) -> list[Callable[[], None]]:
+        """Return what `load_state_dict` has to do, after all checks; it raises what that does."""
         own = dict(self._state())
         _check_names(own, state)
-        loaded = {name: np.asarray(state[name], array.dtype) for name, array in own.items()}
-        for name, array in own.items():
-            if loaded[name].shape != array.shape:
-                raise ValueError(f"`{name}` must have shape {array.shape}, got {loaded[name].shape}")
-        for name, array in own.items():
-            array[...] = loaded[name]
+        loaded = {name: _fitting(name, state[name], array) for name, array in own.items()}
+        changes: list[Callable[[], None]] = [
+            functools.partial(_overwrite, p.data, loaded[name]) for name, p in self.named_parameters()
+        ]
+        for path, layer in self.named_layers():
+            if names := layer.own_state():
+                arrays = {name: loaded[_join(path, name)] for name in names}
+                try:
+                    changes.append(layer.own_changes(arrays))
+                except ValueError as error:
+                    raise ValueError(f"`state` does not fit {path or layer!r}: {error}") from error
+        return changes
 
-    def _state(self) -> Iterator[tuple[str, FloatArray]]:
+    def own_state(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that belong to the state of this very layer beside parameters: its buffers."""
+        return {name: getattr(self, name) for name in self.buffers}
+
+    def own_changes(self, state: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
+        """Return what puts arrays of the names, shapes and types of `own_state` into the layer.
+
+        Raises:
+            ValueError: the layer has no use for them; a subclass says why.
+        """
+        targets = self.own_state()
+
+        def change() -> None:
+            for name, array in targets.items():
+                array[...] = state[name]
+
+        return change
+
+    def _state(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield from ((name, parameter.data) for name, parameter in self.named_parameters())
         for path, layer in self.named_layers():
-            yield from ((_join(path, name), getattr(layer, name)) for name in layer.buffers)
+            yield from ((_join(path, name), array) for name, array in layer.own_state().items())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -170,6 +202,18 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, t
     return out, (lambda g: g @ weight.T, lambda g: x.T @ g, lambda g: _ones(len(g), g.dtype.char) @ g)
 
 
+def _linked(layer: Linear, x: FloatArray, _: bool) -> FloatArray | None:
+    if x.ndim != 2 or x.shape[1] != layer.in_features:
+        return None
+    out: FloatArray = product(x, layer.weight._array)
+    if layer.bias is not None:
+        out += layer.bias._array
+    return out
+
+
+link(Linear, _linked)
+
+
 @functools.lru_cache(maxsize=64)
 def _ones(length: int, kind: str) -> Array:
     """Return ones, whose product with a matrix adds up its rows: quicker than `sum(axis=0)`, 2 to 4 times."""
@@ -195,6 +239,9 @@ class Sequential(Layer):
 
     def forward(self, x: Any) -> Any:
         """Hand `x` through every layer."""
+        result = through(self.layers, x)
+        if result is not None:
+            return result
         for layer in self.layers:
             x = layer(x)
         return x
@@ -253,6 +300,9 @@ class Dropout(Layer):
         return f"Dropout({self.p})"
 
 
+link(Dropout, lambda layer, x, _: None if layer.training and layer.p else x)
+
+
 class LayerNorm(Layer):
     """Normalises the last axis to mean 0 and variance 1, then scales and shifts it.
 
@@ -304,6 +354,24 @@ def _walk(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, Layer]
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def _overwrite(target: NDArray[Any], values: NDArray[Any]) -> None:
+    target[...] = values
+
+
+def _fitting(name: str, given: Any, own: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of a state as that of the layer is: integers are never rounded or wrapped to fit."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must have shape {own.shape}, got rows of different lengths") from error
+    if array.shape != own.shape:
+        raise ValueError(f"`{name}` must have shape {own.shape}, got {array.shape}")
+    kinds = "biuf" if own.dtype.kind == "f" else own.dtype.kind
+    if array.dtype.kind not in kinds or (own.dtype.kind != "f" and array.dtype != own.dtype):
+        raise ValueError(f"`{name}` must hold {own.dtype} numbers, got {array.dtype}")
+    return array.astype(own.dtype, copy=False)
 
 
 def _check_names(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:

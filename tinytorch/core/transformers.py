@@ -171,6 +171,7 @@ class GPT(Layer):
 
         Raises:
             ValueError: as for `forward`, or the result would be longer than `max_seq_len`.
+            RuntimeError: another thread is generating with the same cache.
         """
         ids = indices(prompt, "prompt", self.vocab_size, "tokens in the vocabulary")
         ids = self._checked(ids[None] if ids.ndim == 1 else ids, 0)
@@ -180,12 +181,13 @@ class GPT(Layer):
                 f"a prompt of {ids.shape[1]} and {wanted} new tokens are longer than `max_seq_len` "
                 f"(={self.max_seq_len})"
             )
-        if not 0 <= temperature < np.inf:
+        number = isinstance(temperature, int | float | np.integer | np.floating)
+        if not (number and 0 <= temperature < np.inf):
             raise ValueError(f"`temperature` must be a number of zero or more, got {temperature!r}")
         modes = [(layer, layer.training) for _, layer in self.named_layers()]
         self.eval()
         try:
-            with no_grad():
+            with no_grad(), inference.generating(self):
                 return self._continued(ids, wanted, temperature, generator(rng))
         finally:
             for layer, training in modes:

@@ -34,8 +34,21 @@ def compiled_or_none(body: Kernel, signature: str, agrees: Callable[[Kernel], bo
 
 @functools.cache
 def enabled() -> bool:
-    """Return whether compiled kernels may run: numba is there, and TINYTORCH_KERNELS allows them."""
-    return os.environ.get("TINYTORCH_KERNELS") != "reference" and numba_available()
+    """Return whether compiled kernels may run: numba is there, and TINYTORCH_KERNELS allows them.
+
+    Raises:
+        ValueError: TINYTORCH_KERNELS is neither auto nor reference.
+    """
+    return not switched_off() and numba_available()
+
+
+@functools.cache
+def switched_off() -> bool:
+    """Return whether TINYTORCH_KERNELS switches compiled kernels off; it raises what `enabled` does."""
+    asked = os.environ.get("TINYTORCH_KERNELS", "auto")
+    if asked not in ("auto", "reference"):
+        raise ValueError(f"TINYTORCH_KERNELS must be auto or reference, got {asked!r}")
+    return asked == "reference"
 
 
 @functools.cache
@@ -45,13 +58,18 @@ def _tested(body: Kernel, signature: str, agrees: Callable[[Kernel], bool]) -> K
     kernel = compiled(body, signature, fastmath=REORDERED)
     if agrees(kernel):
         return kernel
+    warn_of(body, stacklevel=4)
+    return None
+
+
+def warn_of(body: Kernel, stacklevel: int = 3) -> None:
+    """Warn that the compiled kernel of `body` does not compute what its reference does."""
     warnings.warn(
         f"the compiled kernel {body.__module__}.{body.__name__} differs from its NumPy reference on this "
         "machine, so the reference is used: correct and slower",
         RuntimeWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
-    return None
 
 
 def usable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -60,7 +60,7 @@ def forward(x: Array, weight: Array, bias: Array | None, window: Window) -> tupl
     """
     down, across = window.positions(*x.shape[2:])
     if _tiled(window, len(x) * weight.size * down * across, x, weight):
-        out: Array | None = _implicit().correlate(usable(x), weight, bias, window.padding)
+        out: Array | None = _implicit().correlate(usable(x), usable(weight), bias, window.padding)
         if out is not None:
             return out, None
     patches = columns(x, window)
@@ -130,13 +130,13 @@ def columns(x: Array, window: Window) -> Array:
     n, c = x.shape[:2]
     down, across = window.positions(*x.shape[2:])
     if window == Window((1, 1), (1, 1), (0, 0)):
-        return x.reshape(n, c, -1)
+        return x.reshape(n, c, down * across)
     if fits(_SMALLEST, x) and (kernel := _columns_kernel()) is not None:
         out = np.empty((n, c, *window.kernel, down, across), np.float32)
         kernel(x, out, *window.stride, *window.padding)
     else:
         out = columns_reference(x, window)
-    return out.reshape(n, -1, down * across)
+    return out.reshape(n, c * window.kernel[0] * window.kernel[1], down * across)  # of no images too
 
 
 def folded(patches: Array, shape: tuple[int, ...], window: Window) -> Array:

@@ -26,9 +26,14 @@ def forward(logits: Array, labels: Labels) -> tuple[Array, Array]:
     """Return the mean loss over all rows, and the class probabilities, which `backward` needs.
 
     Args:
-        logits: shape (n, classes), n > 0.
+        logits: shape (n, classes), not empty.
         labels: shape (n,), the index of the right class in each row.
+
+    Raises:
+        ValueError: there are no rows, or no classes.
     """
+    if logits.size == 0:
+        raise ValueError(f"`logits` must have shape (n, classes), not empty, got {logits.shape}")
     fitting = labels.shape == logits.shape[:1] and labels.dtype == np.intp and labels.flags.carray
     if fitting and fits(_SMALLEST, logits) and (kernel := _forward_kernel()) is not None:
         probabilities, losses = np.empty_like(logits), np.empty(len(labels), np.float32)

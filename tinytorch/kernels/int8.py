@@ -134,8 +134,8 @@ def linear(x: FloatArray, packed: Packed, outputs: int, fixed: Range | None) -> 
     if kernel is not None:
         _run(kernel, x, packed, outputs, fixed, out)
         return out
-    if name == "weight-only" and fixed is None and len(x) <= _FEW_ROWS:
-        return _weight_only(x, packed, outputs)
+    if name == "weight-only":
+        return _in_floats(x, packed, outputs, fixed)
     return linear_reference(x, packed, outputs, fixed)
 
 
@@ -209,8 +209,9 @@ def describe() -> str:
         return f"{name}: integer products in vector instructions"
     if name == "weight-only":
         return (
-            "weight-only: this processor has no instructions for products of bytes that are known here; up "
-            f"to {_FEW_ROWS} rows are multiplied in FP32 by weights read as INT8, more by the NumPy reference"
+            "weight-only: this processor has no instructions for products of bytes that are known here; "
+            f"products are in FP32, of up to {_FEW_ROWS} rows with weights read as INT8, of more with a copy "
+            "of them in FP32, and activations are rounded where their range is fixed"
         )
     problem = numba_problem()
     why = f"numba is missing ({problem})" if problem else "it was asked for, or no kernel agreed with it"
@@ -297,6 +298,24 @@ def agreed(kernel: Kernel, agrees: Callable[[Kernel], bool], name: str, way: int
         stacklevel=3,
     )
     return None
+
+
+def _in_floats(x: FloatArray, packed: Packed, outputs: int, fixed: Range | None) -> FloatArray:
+    """Return the layer's outputs without products of bytes."""
+    rows = x
+    if fixed is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            steps = np.rint(x / np.float32(fixed.scale))
+            rows = np.clip(steps, -fixed.zero, 255 - fixed.zero) * np.float32(fixed.scale)
+        rows = np.where(np.isfinite(x), rows, np.float32(np.nan)).astype(np.float32, copy=False)
+    if len(x) <= _FEW_ROWS:
+        return _weight_only(rows, packed, outputs)
+    known = np.asarray(np.isfinite(rows).all(axis=1))
+    weights = unpack(packed.panels, x.shape[1], outputs) * packed.scales[:outputs]
+    out: FloatArray = np.where(known[:, None], rows, np.float32(0)) @ weights
+    out += packed.bias[:outputs]
+    out[~known] = np.nan
+    return out
 
 
 def _weight_only(x: FloatArray, packed: Packed, outputs: int, kernel: Kernel | None = None) -> FloatArray:

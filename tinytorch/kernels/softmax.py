@@ -26,7 +26,12 @@ _FARTHEST = np.float32(-126)
 
 
 def softmax(x: Array) -> Array:
-    """Return exp(x) divided by its sum over the last axis."""
+    """Return exp(x) divided by its sum over the last axis.
+
+    Raises:
+        ValueError: the last axis is empty, here and in all functions of this module.
+    """
+    _check(x)
     out: Array = x - x.max(axis=-1, keepdims=True)
     np.exp(out, out=out)
     out /= np.add.reduce(out, axis=-1, keepdims=True)
@@ -42,6 +47,7 @@ def softmax_backward(g: Array, out: Array) -> Array:
 
 def log_softmax(x: Array) -> Array:
     """Return the logarithm of `softmax(x)`, computed without the division."""
+    _check(x)
     out: Array = x - x.max(axis=-1, keepdims=True)
     out -= np.log(np.add.reduce(np.exp(out), axis=-1, keepdims=True))
     return out
@@ -66,6 +72,7 @@ def masked_softmax(scores: Array, mask: NDArray[np.bool_] | None, scale: float) 
     Returns:
         The weights, in the shape of `scores`. A row that keeps nothing is all zeros.
     """
+    _check(scores)
     simple = mask is None or (
         mask.shape == scores.shape[-2:] and mask.dtype == np.bool_ and mask.flags.carray
     )
@@ -100,6 +107,11 @@ def masked_softmax_backward(g: Array, out: Array, scale: float) -> Array:
     of_scores = softmax_backward(g, out)
     of_scores *= of_scores.dtype.type(scale)
     return of_scores
+
+
+def _check(x: Array) -> None:
+    if x.shape[-1:] == (0,):
+        raise ValueError(f"softmax needs a last axis that is not empty, got shape {x.shape}")
 
 
 def _row_products(a: Array, b: Array) -> Array:

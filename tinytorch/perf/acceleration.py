@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from tinytorch.core.tensor import Tensor, array_of, wrap
-from tinytorch.kernels import FloatArray, loops, numba_available, numba_problem, product_error
+from tinytorch.kernels import FloatArray, loops, product_error
 from tinytorch.kernels.products import ACTIVE
 
 Matrix = TypeVar("Matrix", Tensor, FloatArray)
@@ -38,13 +38,13 @@ def naive_matmul(a: Matrix, b: Matrix) -> Matrix:
 
 
 def blocked_matmul(a: Matrix, b: Matrix, block_size: int = 64) -> Matrix:
-    """Multiply with compiled loops, tile by tile; without numba the NumPy reference of the loops runs.
+    """Multiply with compiled loops, tile by tile; where they cannot run, their NumPy reference does.
 
     Raises:
         ValueError: `block_size` is not a positive whole number.
     """
     size = loops.checked_block_size(block_size)
-    if not numba_available():
+    if loops.problem("blocked") is not None:
         return _multiply(_KERNELS["reference"], a, b)
     return _multiply(_over_batch(lambda x, y: loops.matmul_blocked(x, y, size)), a, b)
 
@@ -73,7 +73,7 @@ class OptimizedBackend:
     Attributes:
         last_kernel: the kernel that ran last, None before the first product. Beside the names above
             it can be "outer" (`np.multiply`, for outer products) and, where a compiled kernel is
-            forced but numba is missing, "reference" (the NumPy reference of the loops).
+            forced but cannot run, "reference" (the NumPy reference of the loops).
         calls: how often each kernel ran.
 
     Raises:
@@ -94,17 +94,17 @@ class OptimizedBackend:
         return _like(a, b, self._dispatch(array_of(a, "a"), array_of(b, "b")))
 
     def describe(self) -> str:
-        """Say which kernel is chosen when, why, and what is missing on this machine."""
+        """Say which kernel is chosen when, why, and what is missing; a forced one is compiled to know."""
         if self.kernel == "auto":
             return (
                 f"auto: outer (np.multiply) for an inner size of 1 and {_OUTER_MIN_COLUMNS} columns or more, "
                 "which np.matmul does not hand to BLAS; vectorized (np.matmul, so BLAS) for everything else, "
                 "where compiled loops are slower at every size"
             )
-        if self.kernel in _COMPILED and (problem := numba_problem()) is not None:
+        if self.kernel in _COMPILED and (problem := loops.problem(_COMPILED[self.kernel])) is not None:
             return (
-                f"{self.kernel}: forced, but numba is missing ({problem}), so its NumPy reference "
-                "multiplies everything: correct and slower"
+                f"{self.kernel}: forced, but {problem}, so its NumPy reference multiplies everything: "
+                "correct and slower"
             )
         return f"{self.kernel}: forced, multiplies everything"
 
@@ -140,7 +140,7 @@ class OptimizedBackend:
     def _choose(self, inner: int, columns: int) -> str:
         if self.kernel == "auto":
             return "outer" if inner == 1 and columns >= _OUTER_MIN_COLUMNS else "vectorized"
-        if self.kernel in _COMPILED and not numba_available():
+        if self.kernel in _COMPILED and loops.problem(_COMPILED[self.kernel]) is not None:
             return "reference"
         return self.kernel
 
@@ -177,7 +177,7 @@ _KERNELS: dict[str, Kernel] = {
     "vectorized": np.matmul,
     "outer": np.multiply,
 }
-_COMPILED = ("loops", "blocked")
+_COMPILED = {"loops": "ikj", "blocked": "blocked"}  # the order of each, as `loops` calls it
 _CHOICES = ("auto", "naive", *_COMPILED, "vectorized")
 _STACK: ContextVar[tuple[OptimizedBackend, ...]] = ContextVar("backends", default=(OptimizedBackend(),))
 

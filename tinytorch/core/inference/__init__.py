@@ -11,6 +11,7 @@ from tinytorch.core.inference.caches import cached as cached
 from tinytorch.core.inference.caches import continued as continued
 from tinytorch.core.inference.caches import disable as disable
 from tinytorch.core.inference.caches import enable as enable
+from tinytorch.core.inference.caches import generating as generating
 from tinytorch.core.inference.caches import set_aside as set_aside
 from tinytorch.core.inference.caches import steps_of as steps_of
 from tinytorch.core.inference.steps import Steps as Steps

@@ -17,6 +17,8 @@ from tinytorch.core.inference.steps import Steps
 from tinytorch.core.layers import Layer
 
 _ENABLED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+#: caches that `generate` is using, by identity
+_GENERATING: dict[int, object] = {}
 _STEPS: weakref.WeakKeyDictionary[Any, Steps] = weakref.WeakKeyDictionary()
 
 
@@ -34,6 +36,28 @@ def disable(model: Any) -> None:
 def cached(model: Any) -> Any:
     """Return the KVCache that a model was given, or None."""
     return _ENABLED.get(model) if _ENABLED else None
+
+
+@contextmanager
+def generating(model: Any) -> Iterator[None]:
+    """Run the block with the cache of a model, if it has one, for itself.
+
+    Raises:
+        RuntimeError: another thread is doing so.
+    """
+    cache, mine = cached(model), object()
+    if cache is None:
+        yield
+        return
+    if _GENERATING.setdefault(id(cache), mine) is not mine:
+        raise RuntimeError(
+            "the cache is in use: another thread is generating with this model; give each thread a copy of "
+            "the model, with a cache of its own"
+        )
+    try:
+        yield
+    finally:
+        del _GENERATING[id(cache)]
 
 
 @contextmanager

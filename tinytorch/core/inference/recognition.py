@@ -1,4 +1,4 @@
-"""Which models fused steps fit: a GPT whose parts are of the very classes that it was made of."""
+"""Which models fused steps fit: a GPT, or a subclass that computes the same, made of the known parts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from tinytorch.core.embeddings import Embedding
 from tinytorch.core.inference.blocks import Block
 from tinytorch.core.inference.projections import Projection, merged, outputs_of, replaced_forward
 from tinytorch.core.layers import Dropout, LayerNorm
+
+# What decides about what a GPT computes, and, with the last two, about whose steps these are. What a subclass
+# makes of `generate` and the rest ends in one of these.
+_DECISIVE = ("forward", "__call__", "__getattribute__", "__eq__", "__hash__")
 
 
 def parts_of(model: Any) -> tuple[Any, ...] | None:
@@ -32,10 +36,12 @@ def known_blocks(model: Any) -> list[Block] | None:
     """Return the blocks of a GPT as fused steps take them; None where a part of it is of another class."""
     from tinytorch.core.transformers import GPT
 
-    if type(model) is not GPT or not model.blocks or not all(map(_is_known_block, model.blocks)):
+    if not isinstance(model, GPT) or overridden(model) is not None or replaced_forward(model) is not None:
         return None
-    around = (model, model.token_embedding, model.position_embedding, model.dropout, model.ln_f)
-    if not _are(around, (GPT, Embedding, Embedding, Dropout, LayerNorm)) or outputs_of(model.lm_head) is None:
+    if not model.blocks or not all(map(_is_known_block, model.blocks)):
+        return None
+    around = (model.token_embedding, model.position_embedding, model.dropout, model.ln_f)
+    if not _are(around, (Embedding, Embedding, Dropout, LayerNorm)) or outputs_of(model.lm_head) is None:
         return None
     blocks = []
     for block in model.blocks:
@@ -55,6 +61,17 @@ def known_blocks(model: Any) -> list[Block] | None:
             Block(attention, q, k, v, merged(*layers[:3]), out, first, second, block.ln1, block.ln2)
         )
     return blocks
+
+
+def overridden(model: Any) -> str | None:
+    """Return which method a subclass of GPT defines anew, "Class.method", so that steps may not fit it."""
+    from tinytorch.core.transformers import GPT
+
+    for cls in type(model).__mro__[: type(model).__mro__.index(GPT)]:
+        for name in _DECISIVE:
+            if name in vars(cls):
+                return f"{cls.__name__}.{name}"
+    return None
 
 
 def _is_known_block(block: Any) -> bool:

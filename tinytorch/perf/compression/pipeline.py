@@ -139,5 +139,8 @@ def _calibrated(model: Layer, data: Any) -> list[tuple[Tensor, FloatArray]]:
         raise ValueError("`calibration_data` must hold at least one input, but it, or a part of it, is empty")
     if not all(np.isfinite(batch.data).all() for batch in batches):
         raise ValueError("`calibration_data` must be finite, got NaN or infinity")
-    with evaluating(model):
-        return [(batch, model(batch).data) for batch in batches]
+    try:
+        with evaluating(model):
+            return [(batch, model(batch).data) for batch in batches]
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"`calibration_data` does not fit the model: {error}") from error

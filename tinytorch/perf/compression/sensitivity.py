@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,8 +73,13 @@ def sensitivity_scan(
         sparsities: what to try for each weight, 0 to 1.
 
     Raises:
-        ValueError: `model` has no weights, one is NaN, or a sparsity lies outside 0 to 1.
+        ValueError: `model` has no weights, one is NaN, `evaluate` cannot be called, or a sparsity lies
+            outside 0 to 1.
     """
+    if not callable(evaluate):
+        raise ValueError(f"`evaluate` must be a function of the model, got {type(evaluate).__name__}")
+    if not isinstance(sparsities, Iterable):
+        raise ValueError(f"`sparsities` must be a list of shares from 0 to 1, got {sparsities!r}")
     wanted = [checked_sparsity(s, "sparsities") for s in sparsities]
     found = []
     for name, weight in weights_of(model):

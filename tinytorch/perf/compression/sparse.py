@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinytorch.core.autograd import Array, Vjps
 from tinytorch.core.layers import Layer, Linear
@@ -13,8 +15,10 @@ from tinytorch.core.tensor import Tensor, apply, as_tensor
 from tinytorch.kernels import FloatArray, convolution
 from tinytorch.kernels import sparse as kernels
 from tinytorch.kernels.convolution import Window
-from tinytorch.kernels.sparse_formats import Packed, pack, unpack
+from tinytorch.kernels.sparse_formats import Packed, pack, problem, unpack
 from tinytorch.perf.copies import arrays_of, copied
+
+_ARRAYS = ("values", "counts", "indices", "mask", "scale", "bias")
 
 
 class SparseLayer(Layer):
@@ -62,6 +66,27 @@ class SparseLayer(Layer):
     def dense_weight(self) -> FloatArray:
         """Return the weights with their zeros, as a matrix of shape (inputs, outputs)."""
         return unpack(self.packed)
+
+    def own_state(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays of the layer by their names, and its `shape`, without which they say nothing."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        found = {name: array for name, array in arrays.items() if array is not None}
+        return {"shape": np.array(self.shape, np.int64), **found}
+
+    def own_changes(self, state: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
+        """Return what replaces the arrays; the pattern of zeros is that of the state then.
+
+        Raises:
+            ValueError: they are of weights of another shape, or do not belong together.
+        """
+        if tuple(state["shape"].tolist()) != self.shape:
+            raise ValueError(f"`shape` must be {self.shape}, got {tuple(state['shape'].tolist())}")
+        arrays = {name: np.array(state[name], order="C") for name in _ARRAYS if name in state}
+        weights = {name: array for name, array in arrays.items() if name != "bias"}
+        wrong = problem(Packed(self.shape, self.format, **weights))
+        if wrong is not None:
+            raise ValueError(f"`state` must be that of a sparse layer, but {wrong}")
+        return lambda: vars(self).update(arrays)
 
     @property
     def _kind(self) -> str:

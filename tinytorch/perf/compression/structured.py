@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from tinytorch.perf.compression.pruning import smallest
 from tinytorch.perf.copies import copied
 
 Kept = NDArray[np.intp]
+_Whole = tuple[Linear | Conv2d, str]  # a layer, and why it stays as it is
 
 # What lies between two layers with weights and treats every unit for itself.
 _UNITWISE = (ReLU, GELU, Sigmoid, Tanh, Dropout)
@@ -30,9 +32,13 @@ def structured_prune(model: Layer, prune_ratio: float) -> Layer:
 
     Inside each chain of layers every Linear and Conv2d but the last loses round(n * prune_ratio) of its n
     outputs, at least one stays: those with the smallest Euclidean norm of weights. What follows loses the
-    inputs that they fed, through activations, Dropout, pooling, Flatten and BatchNorm2d. Nothing makes up for
-    them: the result computes what the dense model would with these units left out. Chains are Sequential
-    models, also inside others, and the perceptrons of transformers.
+    inputs that they fed, through ReLU, GELU, Sigmoid, Tanh, Dropout, pooling, Flatten and BatchNorm2d.
+    Nothing makes up for them: the result computes what the dense model would with these units left out.
+    Chains are Sequential models, also inside others, and the perceptrons of transformers.
+
+    A layer of a chain stays whole, which a UserWarning says, where anything else comes before the next one:
+    LayerNorm and Softmax would compute something else of fewer units, and of other classes nobody knows; also
+    where it, or what it feeds, stands in several places, or is of a class of one's own.
 
     Args:
         model: its last layer keeps all outputs.
@@ -45,13 +51,11 @@ def structured_prune(model: Layer, prune_ratio: float) -> Layer:
     if not isinstance(model, Layer):
         raise ValueError(f"`model` must be a Layer, got {type(model).__name__}")
     smaller = copied(model)
-    links = [link for chain in _chains(smaller) for link in _links(chain)]
-    uses = _uses(smaller)
-    links = [link for link in links if all(uses[id(layer)] == 1 for layer in link.layers)]
+    links, whole = _usable_links(smaller)
     if not links:
         raise ValueError(
             "`model` must hold a Sequential in which a Linear or Conv2d feeds another, but there is none: "
-            "the outputs of a last layer are never removed"
+            f"the outputs of a last layer are never removed{_named(smaller, whole, '; ')}"
         )
     kept = [_kept_units(link.producer, ratio) for link in links]  # of the weights as they are, before any cut
     for link, units in zip(links, kept, strict=True):
@@ -59,6 +63,9 @@ def structured_prune(model: Layer, prune_ratio: float) -> Layer:
         for norm in link.norms:
             _cut_norm(norm, units)
         _cut_inputs(link.consumer, units, link.pixels)
+    whole = [(layer, reason) for layer, reason in whole if round(_outputs(layer) * ratio)]
+    if whole:
+        warnings.warn(f"not all layers became smaller{_named(smaller, whole, ': ')}", stacklevel=2)
     return smaller
 
 
@@ -90,23 +97,38 @@ def _flat(model: Sequential) -> list[Any]:
     return [item for layer in model for item in (_flat(layer) if type(layer) is Sequential else [layer])]
 
 
-def _links(chain: list[Any]) -> list[_Link]:
-    """Return which layers of a chain feed which, where nothing in between mixes units."""
-    links = []
-    producer, flattened, norms = None, False, list[BatchNorm2d]()
+def _usable_links(model: Layer) -> tuple[list[_Link], list[_Whole]]:
+    """Return which layers of a model feed which, and those that feed others but stay whole."""
+    found = [_links(chain) for chain in _chains(model)]
+    links, whole = [link for some, _ in found for link in some], [item for _, some in found for item in some]
+    uses = _uses(model)
+    single = [all(uses[id(layer)] == 1 for layer in link.layers) for link in links]
+    several = "it, or what it feeds, stands in several places"
+    whole += [(link.producer, several) for link, one in zip(links, single, strict=True) if not one]
+    return [link for link, one in zip(links, single, strict=True) if one], whole
+
+
+def _links(chain: list[Any]) -> tuple[list[_Link], list[_Whole]]:
+    """Return which layers of a chain feed which, and why others stay whole."""
+    links, whole = list[_Link](), list[_Whole]()
+    producer, problem, flattened, norms = None, "", False, list[BatchNorm2d]()
     for layer in chain:
-        if type(layer) in (Linear, Conv2d):
-            pixels = _pixels(producer, layer, flattened)
+        if isinstance(layer, Linear | Conv2d):
+            pixels = 0 if problem else _pixels(producer, layer, flattened)
             if pixels:
                 links.append(_Link(producer, layer, pixels, norms))
+            elif producer is not None:
+                whole.append((producer, problem or f"{layer!r}, which follows, does not take its outputs"))
             producer, flattened, norms = layer, False, []
+            problem = "" if type(layer) in (Linear, Conv2d) else f"{type(layer).__name__} is not known"
         elif type(layer) is Flatten:
             flattened = True
         elif type(layer) is BatchNorm2d and not flattened:
             norms.append(layer)
         elif not (type(layer) in _UNITWISE or (type(layer) in _POOLING and not flattened)):
-            producer = None  # it mixes units, or nobody knows what it does
-    return links
+            name = type(layer).__name__ if isinstance(layer, Layer) else repr(layer)
+            problem = problem or f"{name}, which follows, mixes units or is not known"
+    return links, whole
 
 
 def _pixels(producer: Any, consumer: Any, flattened: bool) -> int:
@@ -119,6 +141,19 @@ def _pixels(producer: Any, consumer: Any, flattened: bool) -> int:
         pixels, rest = divmod(consumer.in_features, producer.out_channels)
         return 0 if rest else pixels
     return 0
+
+
+def _named(model: Layer, whole: list[_Whole], before: str) -> str:
+    """Return the names of the layers that stay whole, each with its reason; nothing without any."""
+    names = {id(layer): name for name, layer in model.named_layers()}
+    reasons = {names[id(layer)]: reason for layer, reason in whole}
+    shown = [f"{name} ({reason})" for name, reason in list(reasons.items())[:4]]
+    more = f" and {len(reasons) - 4} more" if len(reasons) > 4 else ""
+    return f"{before}left whole are {', '.join(shown)}{more}" if reasons else ""
+
+
+def _outputs(layer: Linear | Conv2d) -> int:
+    return layer.out_features if isinstance(layer, Linear) else layer.out_channels
 
 
 def _uses(model: Layer) -> Counter[int]:

@@ -27,11 +27,15 @@ class CachedMultiHeadAttention(MultiHeadAttention):
         Keys and values in the cache have no gradient; those of `x` do.
 
         Raises:
-            ValueError: another shape, or a cache of other sizes or without room.
+            ValueError: another shape, no positions, or no KVCache, or one of other sizes or without room.
         """
+        if cache is not None and not isinstance(cache, KVCache):
+            raise ValueError(f"`cache` must be a KVCache or None, got {type(cache).__name__}")
         inputs = as_tensor(x, "x")
-        if inputs.ndim != 3 or inputs.shape[-1] != self.embed_dim:
-            raise ValueError(f"{self!r} expects shape (B, T, {self.embed_dim}), got {inputs.shape}")
+        if inputs.ndim != 3 or inputs.shape[-1] != self.embed_dim or inputs.shape[1] == 0:
+            raise ValueError(
+                f"{self!r} expects shape (B, T, {self.embed_dim}), at least one position, got {inputs.shape}"
+            )
         q, k, v = (self.split(project(inputs)) for project in (self.q_proj, self.k_proj, self.v_proj))
         start = 0
         if cache is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinytorch.core import inference
 from tinytorch.core.checks import positive_int
+from tinytorch.core.inference.recognition import overridden
 from tinytorch.core.transformers import GPT
 from tinytorch.perf.memoization.cache import KVCache
 
@@ -24,8 +25,8 @@ def enable_kv_cache(
     for another `batch_size` it forgets what it holds. A copy of the model has no cache until it is given one.
 
     Args:
-        model: a GPT. Layers in the place of its Linear ones may be of any class with `out_features` that
-            treats each position by itself.
+        model: a GPT, or of a subclass that has no `forward` of its own. Layers in the place of its Linear
+            ones may be of any class with `out_features` that treats each position by itself.
         batch_size: to allocate for now, 1 unless given; another one, at the start of a sequence, allocates
             anew.
         max_seq_len: how many positions to keep room for, those of the model unless given.
@@ -45,6 +46,11 @@ def enable_kv_cache(
     if longest > model.max_seq_len:
         raise ValueError(f"`max_seq_len` (={longest}) is beyond that of the model, {model.max_seq_len}")
     steps = inference.steps_of(model)
+    if steps is None and (method := overridden(model)) is not None:
+        raise ValueError(
+            f"a cache needs `model` to compute what GPT does, got one with a {method} of its own: such "
+            "models call CachedMultiHeadAttention with a KVCache"
+        )
     if steps is None:
         raise ValueError(f"a cache needs the blocks of GPT as they are, got {model.blocks!r}")
     if steps.sizes is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinytorch.core.autograd import Array, Vjps
+from tinytorch.core.chains import link
 from tinytorch.core.layers import Layer, Linear
 from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor, apply, as_tensor
@@ -24,6 +26,7 @@ from tinytorch.perf.quantization.quantizer import (
     quantized,
     symmetric,
 )
+from tinytorch.perf.quantization.state import range_of, state_of
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -102,6 +105,25 @@ class _Quantized(Layer):
         shape = self.q_weight.shape
         fp32_bytes = 4 * (int(np.prod(shape)) + (self._outputs() if self.has_bias else 0))
         return {"bytes": n_bytes, "fp32_bytes": fp32_bytes, "ratio": fp32_bytes / n_bytes}
+
+    def own_state(self) -> dict[str, NDArray[Any]]:
+        """Return `q_weight`, `scale`, `activation_range` and, if there is one, `bias`; see `state_of`."""
+        return state_of(self)
+
+    def own_changes(self, state: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
+        """Return what packs a state into new arrays; nobody who holds the old ones sees it.
+
+        Raises:
+            ValueError: a scale or the range is not one, or the weights are no symmetric bytes.
+        """
+        scale, zero = range_of(state)
+        scales = np.array(np.broadcast_to(state["scale"], self._outputs()))
+        arrays = self._packing(state["q_weight"], scales, state.get("bias"))
+        return lambda: vars(self).update(arrays, activation_scale=scale, activation_zero=zero)
+
+    def _packing(self, q: NDArray[np.int8], scales: Any, bias: Any) -> dict[str, NDArray[Any]]:
+        """Return the arrays of the layer by their names."""
+        raise NotImplementedError
 
     @property
     def _fixed(self) -> Range | None:
@@ -182,6 +204,9 @@ class QuantizedLinear(_Quantized):
         fixed = None if self.activation_scale is None else self._fixed
         return apply(quantized_linear, inputs, packed=packed, outputs=self.out_features, fixed=fixed)
 
+    def _packing(self, q: NDArray[np.int8], scales: Any, bias: Any) -> dict[str, NDArray[Any]]:
+        return dict(zip(("panels", "scales", "sums", "padded_bias"), int8.pack(q, scales, bias), strict=True))
+
     def _outputs(self) -> int:
         return self.out_features
 
@@ -239,6 +264,10 @@ class QuantizedConv2d(_Quantized):
         packed = PackedKernels(self.blocks, self.scales, self.sums, self.all_bias)
         return apply(quantized_convolution, inputs, packed=packed, window=self.window, fixed=self._fixed)
 
+    def _packing(self, q: NDArray[np.int8], scales: Any, bias: Any) -> dict[str, NDArray[Any]]:
+        packed = int8_images.pack(q, scales, bias)
+        return dict(zip(("blocks", "scales", "sums", "all_bias"), packed, strict=True))
+
     def _outputs(self) -> int:
         return self.out_channels
 
@@ -270,6 +299,17 @@ def batches(data: Any) -> list[Tensor]:
         if 0 in tensor.shape or tensor.ndim == 0:
             raise ValueError(f"`calibration_data` must hold inputs, got shape {tensor.shape}")
     return tensors
+
+
+def _linked(layer: QuantizedLinear, x: NDArray[np.float32], _: bool) -> NDArray[np.float32] | None:
+    if x.ndim != 2 or x.shape[1] != layer.in_features:
+        return None
+    packed = Packed(layer.panels, layer.scales, layer.sums, layer.padded_bias)
+    fixed = None if layer.activation_scale is None else layer._fixed
+    return int8.linear(_usable(x), packed, layer.out_features, fixed)
+
+
+link(QuantizedLinear, _linked)
 
 
 def quantized_linear(x: Array, *, packed: Packed, outputs: int, fixed: Range | None) -> tuple[Array, Vjps]:

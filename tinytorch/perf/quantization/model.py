@@ -63,7 +63,9 @@ def quantize_model(
                 replaced[id(layer)].fix(watched[id(layer)].observer)
     result: Any = copy.deepcopy(model, dict(replaced)).eval()
     result.zero_grad()
-    rows = [_row(name, layer, reason, replaced, watched.get(id(layer))) for name, layer, reason in found]
+    rows = [
+        _row(name, layer, reason, replaced, watched.get(id(layer)), static) for name, layer, reason in found
+    ]
     convolutions = any(isinstance(layer, QuantizedConv2d) for layer in replaced.values())
     result.quantization_report = QuantizationReport(tuple(rows), _kernel(convolutions))
     return result
@@ -165,7 +167,7 @@ def _watched(
 
 
 def _row(
-    name: str, layer: _Layer, reason: str, replaced: dict[int, Any], watching: _Watching | None
+    name: str, layer: _Layer, reason: str, replaced: dict[int, Any], watching: _Watching | None, static: bool
 ) -> LayerReport:
     fp32_bytes = sum(parameter.data.nbytes for parameter in layer.parameters())
     kind = type(layer).__name__
@@ -181,11 +183,13 @@ def _row(
         with no_grad():
             output_db = _sqnr_db(layer(inputs).numpy(), quantized(inputs).numpy())
         clipped = _clipped(inputs, quantized)
-    note = ""
+    notes = []
     if isinstance(layer, Linear) and weights.size < _GAINS_FROM:
-        note = "smaller; at batch 1 about as fast as FP32"
+        notes.append("smaller; at batch 1 about as fast as FP32")
+    if static and watching is None:
+        notes.append("calibration data did not reach it: ranges of each row or image")
     return LayerReport(
-        name, kind, True, note, int(quantized.memory_usage()["bytes"]), fp32_bytes,
+        name, kind, True, "; ".join(notes), int(quantized.memory_usage()["bytes"]), fp32_bytes,
         _sqnr_db(weights, restored), output_db, clipped,
     )  # fmt: skip
 

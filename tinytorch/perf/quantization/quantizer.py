@@ -38,7 +38,7 @@ def symmetric(low: Any, high: Any) -> tuple[Any, Any]:
 
 def quantized(x: Any, scale: Any, zero_point: Any, low: int = -128) -> Bytes:
     """Return int8: the nearest steps, clipped to `low` and 127."""
-    steps = np.asarray(x, np.float32) / np.asarray(scale, np.float32)
+    steps = np.asarray(np.asarray(x, np.float32) / np.asarray(scale, np.float32))
     np.rint(steps, out=steps)
     steps += np.asarray(zero_point, np.float32)
     return np.asarray(np.clip(steps, low, 127, out=steps), np.int8)
@@ -100,7 +100,7 @@ class INT8Quantizer:
         return q, scale, zero_point
 
     def dequantize_tensor(self, q: Any, scale: Any, zero_point: Any) -> Tensor:
-        """Return float32, (q - zero_point) * scale.
+        """Return float32, (q - zero_point) * scale; half a step beyond the largest float32 is that number.
 
         Args:
             q: int8, of any shape.
@@ -116,7 +116,7 @@ class INT8Quantizer:
             raise ValueError(f"`q` must hold integers, got {bytes_.dtype}")
         scales, zeros = (_along(np.asarray(value), bytes_.ndim) for value in (scale, zero_point))
         try:
-            exact = (bytes_.astype(np.float64) - zeros) * scales
+            exact = np.asarray((bytes_.astype(np.float64) - zeros) * scales)
         except ValueError:
             exact = np.empty(0)
         if exact.shape != bytes_.shape:
@@ -124,6 +124,8 @@ class INT8Quantizer:
                 f"`scale` and `zero_point` must broadcast with `q` of shape {bytes_.shape}, got shapes "
                 f"{scales.shape} and {zeros.shape}"
             )
+        if np.isfinite(scales).all():
+            np.clip(exact, -LARGEST_SCALE, LARGEST_SCALE, out=exact)
         return wrap(exact.astype(np.float32))
 
     def _axis(self, array: NDArray[np.float32]) -> int:
