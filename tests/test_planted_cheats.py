@@ -14,7 +14,9 @@ import pytest
 from perfclaims import Verdict
 from perfclaims.codes import Outcome
 from tinytorch.core import inference
+from tinytorch.datasets import RECIPES, load_digits, reference_model
 from tinytorch.kernels import convolution, int8, int8_images
+from tinytorch.perf.memoization import KVCache
 from tinytorch.perf.quantization import layers, quantizer
 
 SUITES = Path(__file__).parent / "performance"
@@ -177,6 +179,53 @@ def test_sparse_weights_of_which_some_are_lost_are_found_out(pruning, monkeypatc
     assert refuted(pruning, "pruning.stored-bytes") == {"OutputsMatch"}
 
 
+ACCURATE = "pruning.accuracy"
+STRAYS = "weights too many or too few"
+
+
+@pytest.fixture
+def one_fold(pruning, quantization, monkeypatch):
+    """Judge accuracy by one of the folds: too little for its bounds, and enough for what is counted."""
+
+    def first(name, announce):
+        recipe = RECIPES[name]
+        test = load_digits(fold=(0, 5), side=recipe.side, flat=recipe.kind == "mlp").test
+        return [(reference_model(name, fold=(0, 5), announce=announce), test)]
+
+    for module in (pruning, quantization):
+        monkeypatch.setattr(module, "out_of_fold", first)
+
+
+@pytest.mark.usefixtures("one_fold")
+def test_the_models_whose_accuracy_is_judged_are_as_pruned_as_they_should_be(pruning):
+    assert refuted(pruning, ACCURATE) == set()
+
+
+@pytest.mark.usefixtures("one_fold")
+def test_models_of_a_pruner_that_applies_no_masks_are_found_out(pruning, monkeypatch):
+    monkeypatch.setattr(pruning.MagnitudePruner, "apply_masks", lambda self: None)
+    assert refuted(pruning, ACCURATE) == {STRAYS}
+
+
+@pytest.mark.usefixtures("one_fold")
+def test_models_whose_zeros_are_not_held_in_training_are_found_out(pruning, monkeypatch):
+    genuine = pruning.MagnitudePruner.prune
+
+    def prune_and_let_go(self, sparsity):
+        genuine(self, sparsity)
+        self.masks = {}
+
+    monkeypatch.setattr(pruning.MagnitudePruner, "prune", prune_and_let_go)
+    assert refuted(pruning, ACCURATE) == {STRAYS}
+
+
+@pytest.mark.usefixtures("one_fold")
+def test_a_dense_model_that_reports_zeros_is_found_out(pruning, monkeypatch):
+    monkeypatch.setattr(pruning, "gradually_pruned", lambda fold, trained: [trained.model] * 2)
+    monkeypatch.setattr(pruning.SparseLinear, "sparsity", 0.95)
+    assert refuted(pruning, ACCURATE) == {STRAYS}
+
+
 # Of outputs (N, O, H, W): the quarter that is computed.
 QUARTERS = {
     "images": lambda out: np.s_[: -(-len(out) // 4)],
@@ -232,6 +281,40 @@ def test_an_int8_convolution_that_computes_a_quarter_is_found_out(quantization, 
     genuine = int8_images.forward
     monkeypatch.setattr(int8_images, "forward", lambda *args: a_quarter(genuine(*args), "positions"))
     assert refuted(quantization, claim) & {"OutputsMatch", "outputs that differ"}
+
+
+STAYED = "layers that stayed FP32 beside the first convolutions"
+
+
+@pytest.mark.usefixtures("one_fold")
+def test_the_models_whose_accuracy_is_judged_are_quantized(quantization):
+    assert refuted(quantization, "quantization.accuracy") == set()
+
+
+@pytest.mark.usefixtures("one_fold")
+def test_a_model_that_stayed_fp32_and_has_the_report_of_another_is_found_out(quantization, monkeypatch):
+    genuine = quantization.quantize_model
+
+    def reported(model, *args, **kwargs):
+        same = copy.deepcopy(model)
+        same.quantization_report = genuine(model, *args, **kwargs).quantization_report
+        return same
+
+    monkeypatch.setattr(quantization, "quantize_model", reported)
+    assert refuted(quantization, "quantization.accuracy") == {STAYED, "SizeRatio"}
+
+
+@pytest.mark.usefixtures("one_fold")
+def test_quantized_layers_that_answer_by_their_float_weights_are_found_out(quantization, monkeypatch):
+    genuine = quantization.quantize_model
+
+    def beside(model, *args, **kwargs):
+        small = genuine(model, *args, **kwargs)
+        small.forward = copy.deepcopy(model).forward
+        return small
+
+    monkeypatch.setattr(quantization, "quantize_model", beside)
+    assert refuted(quantization, "quantization.accuracy") == {"SizeRatio"}
 
 
 ROUNDED = "quantization.roundtrip"
@@ -317,3 +400,39 @@ def test_a_cache_of_which_only_the_latest_positions_are_read_is_found_out(cachin
 
     monkeypatch.setattr(inference.Steps, "logits", forgetful)
     assert UNREAD in refuted(caching, "caching.exact")
+
+
+BEYOND, BESIDE = "bytes beyond the formula", "bytes left elsewhere by the use of a cache"
+# Where a cache can keep everything a second time.
+TWICE = {
+    "an attribute": (lambda cache, copies: setattr(cache, "extra", copies), BEYOND),
+    "a list elsewhere": (lambda cache, copies: ELSEWHERE.append(copies), BESIDE),
+}
+
+
+def test_the_memory_of_the_cache_passes_without_a_cheat(caching):
+    assert judged(caching, "caching.memory").verdict is Verdict.PASS
+
+
+@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize("place", TWICE)
+def test_a_cache_that_keeps_everything_twice_once_it_is_used_is_found_out(caching, monkeypatch, place):
+    genuine, (hide, convicted) = KVCache.begin, TWICE[place]
+
+    def begin(self, batch_size):
+        genuine(self, batch_size)
+        hide(self, [array.copy() for array in (*self.keys, *self.values)])
+
+    monkeypatch.setattr(KVCache, "begin", begin)
+    assert refuted(caching, "caching.memory") == {convicted}
+
+
+def test_a_cache_that_allocates_more_than_it_reports_is_found_out(caching, monkeypatch):
+    genuine = KVCache._allocate
+
+    def allocate(self, batch_size):
+        genuine(self, batch_size)
+        self.keys = [np.zeros((2, *keys.shape), np.float32)[0] for keys in self.keys]
+
+    monkeypatch.setattr(KVCache, "_allocate", allocate)
+    assert refuted(caching, "caching.memory") == {BEYOND}

@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import tinytorch as tt
 from perfclaims.memory import peak_memory, stored_bytes
 
 # A model is also Python objects, 4 kB of them for those measured here, and no place for weights.
 OBJECTS_BYTES = 16_384
+Made = TypeVar("Made")
 
 
-def made_and_held(make: Callable[[], tt.Layer]) -> tuple[tt.Layer, int, int]:
-    """Make a model, and count what it keeps.
+def made_and_held(make: Callable[[], Made]) -> tuple[Made, int, int]:
+    """Make a model, or what belongs to one, and count what it keeps.
 
     Returns:
-        The model; the bytes of all arrays that can be reached from it, also through views, slots, containers
-        and closures; and those that making it left allocated beside them, wherever that is.
+        What was made; the bytes of all arrays that can be reached from it, also through views, slots,
+        containers and closures; and those that making it left allocated beside them, wherever that is.
     """
     make()  # imports and compiles
-    made: list[tt.Layer] = []
+    made: list[Made] = []
     kept = peak_memory(lambda: made.append(make())).retained_bytes
     held = held_bytes(made[0])
     return made[0], held, max(0, kept - held)
 
 
-def held_bytes(model: tt.Layer) -> int:
-    """Bytes of all arrays that can be reached from a model."""
+def held_bytes(model: object) -> int:
+    """Bytes of all arrays that can be reached from a model, or from what belongs to one."""
     return stored_bytes(model)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import time
 import zlib
 from contextvars import Context
 from itertools import repeat
+from threading import get_ident
 
 import numpy as np
 from performance_test_framework import (
@@ -80,12 +82,29 @@ def off_by(ratio):
     return f"{ratio:g} times the work: the estimate is off by"
 
 
+def milliseconds_off():
+    """By how many percent the Timer's milliseconds are off the clock's, for work and a pause: 3 ms."""
+    apart, timer = [], Timer()
+    for _ in range(21):
+        start = time.perf_counter()
+        with timer:
+            work(10 * SMALL_COUNT)
+            time.sleep(0.002)
+        passed_ms = 1e3 * (time.perf_counter() - start)
+        apart.append(100 * (timer.elapsed_ms / passed_ms - 1))
+    return float(np.median(apart))
+
+
+MILLISECONDS = "milliseconds of the Timer: off the clock's by"
+
+
 @suite.claim(
     "profiling.timer-truth",
-    "The Timer finds true ratios of 1.02, 1.10, 2 and 10 within 0.5 % (1 % at 2 and 10), and its 99.8 % "
-    "intervals hold them",
+    "The Timer finds true ratios of 1.02, 1.10, 2 and 10 within 0.5 % (1 % at 2 and 10), its 99.8 % "
+    "intervals hold them, and its milliseconds are the clock's",
     source=f"{README}: the timer detects known differences",
     criteria=[
+        Value(MILLISECONDS, at_least=-1, at_most=1, gate=True),
         *(Value(off_by(ratio), at_least=-off, at_most=off) for ratio, off in RATIOS_WITHIN.items()),
         *(Value(held(ratio), equals=1) for ratio in RATIOS_WITHIN),
     ],
@@ -97,6 +116,7 @@ def timer_truth(experiment: Experiment) -> None:
     The interval is that of the median, widened by 0.1 % and more at larger ratios, as every interval of the
     harness is: without that it would be narrower than what loops and caches take beside the work.
     """
+    experiment.value(MILLISECONDS, milliseconds_off(), "%")
     groups = {"fast": 40, "rigorous": 400}.get(experiment.preset, 100)
     work(SMALL_COUNT)
     gc.collect()
@@ -348,6 +368,8 @@ PASS, SMALL, OFF, OFF_REVERSED = (
     "switched off, sides exchanged",
 )
 NOBODY = "nobody listens after a block"
+ADDITIONS = "additions recorded of 100"
+MISSING = "operations and layers of the pass that are not recorded"
 
 
 @suite.claim(
@@ -362,6 +384,8 @@ NOBODY = "nobody listens after a block"
         Overhead(at_most=0.005, label=OFF),
         Overhead(at_most=0.005, label=OFF_REVERSED),
         Value(NOBODY, equals=1),
+        Value(ADDITIONS, equals=100),
+        Value(MISSING, equals=0),
     ],
     expected_s=9,
 )
@@ -384,7 +408,10 @@ def overhead(experiment: Experiment) -> None:
 
     found = experiment.time(side("plain", forward_of), side("profiled", profiled), tokens(8, 64), label=PASS)
     added_us = 1e3 * found.baseline.median_time_ms * (1 / found.speedup - 1)
-    experiment.value("us for each operation and layer of the pass", added_us / records_of_a_pass(), "us")
+    records = events_of_a_pass()
+    experiment.value("us for each operation and layer of the pass", added_us / records, "us")
+    experiment.value(MISSING, records - records_of_a_pass())
+    experiment.value(ADDITIONS, recorded_additions())
     experiment.time(
         Implementation("plain", additions),
         Implementation("profiled", profiled_additions),
@@ -401,12 +428,49 @@ def overhead(experiment: Experiment) -> None:
     experiment.time(after, never, four_numbers, label=OFF_REVERSED)
 
 
+class Counting:
+    """Hears of operations and layers as a Profiler does, and counts them."""
+
+    def __init__(self):
+        self.thread, self.heard = get_ident(), 0
+
+    def operation(self, rule, arrays, options):
+        """Run an operation."""
+        self.heard += 1
+        return rule(*arrays, **options)
+
+    def layer(self, layer, args, kwargs):
+        """Call a layer."""
+        self.heard += 1
+        return layer.forward(*args, **kwargs)
+
+
+def events_of_a_pass():
+    """How many operations and layers one forward pass has, without any Profiler."""
+    counting, forward = Counting(), forward_of(gpt(np.random.default_rng(0)))
+
+    def heard():
+        OBSERVER.set(counting)
+        forward(np.zeros((8, 64), int))
+
+    Context().run(heard)
+    return counting.heard
+
+
 def records_of_a_pass():
-    """How many operations and layers one forward pass has."""
-    rng = np.random.default_rng(0)
-    with tt.no_grad(), Profiler() as profiler:
-        gpt(rng)(*tokens(8, 64)(rng))
+    """How many of them a Profiler records."""
+    forward = forward_of(gpt(np.random.default_rng(0)))
+    with Profiler() as profiler:
+        forward(np.zeros((8, 64), int))
     return profiler.records
+
+
+def recorded_additions():
+    """How many of a hundred additions a Profiler shows."""
+    run = additions(None)
+    with Profiler() as profiler:
+        run(np.ones(4, np.float32))
+    return sum(row.calls for row in profiler.by_operation() if row.name == "add")
 
 
 class Planted(Layer):
