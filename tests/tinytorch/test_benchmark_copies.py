@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import tinytorch as tt
-from tinytorch.benchmarking.contents import layers_of, stored_bytes
 from tinytorch.benchmarking.copies import is_whole, relocated, relocated_array
 from tinytorch.core import inference
 from tinytorch.perf.memoization import enable_kv_cache
+from tinytorch.perf.profiling.contents import layers_of, stored_bytes
 
 
 def mlp():

@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import operator
 import signal
+import sys
 import time
 import tracemalloc
 
@@ -13,8 +15,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import tinytorch as tt
 from tinytorch.benchmarking.benchmark import Benchmark, RefusedModel
 from tinytorch.benchmarking.energy import EnergyCounter
-from tinytorch.benchmarking.limits import time_limit
+from tinytorch.benchmarking.limits import TooSlow, time_limit
+from tinytorch.core import inference
 from tinytorch.core.autograd import recording
+from tinytorch.perf.memoization import enable_kv_cache
+from tinytorch.perf.profiling.contents import arrays_of
 from tinytorch.perf.profiling.memory import MemoryProfiler
 
 X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
@@ -120,6 +125,30 @@ def test_a_model_that_raises_only_later_is_refused_by_name(count, tmp_path):
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+def leaves():
+    raise SystemExit("bye")
+
+
+def test_a_model_that_leaves_the_program_is_refused_and_the_program_goes_on(tmp_path):
+    said = "'m0' raised SystemExit"
+    for count in range(4):
+        for run in RUNS[:1] if count else RUNS:
+            with pytest.raises(RefusedModel, match=said) as caught:
+                getattr(bench(tired_after(count, leaves)), run)()
+            assert isinstance(caught.value.__cause__, SystemExit)
+    with pytest.raises(RefusedModel, match=said):
+        run_energy(bench(tired_after(1, leaves)), tmp_path)
+
+
+def test_a_model_whose_copy_leaves_the_program_is_measured_as_it_is():
+    class Alone(tt.Linear):
+        def __deepcopy__(self, memo):
+            raise SystemExit
+
+    samples = bench(Alone(4, 3)).latency_samples()
+    assert samples.single == ("m0",)
+
+
 def test_a_model_that_raises_while_its_memory_is_traced_is_refused_by_name():
     with pytest.raises(RefusedModel, match=r"'m1' raised RuntimeError while its memory was traced.*tired"):
         bench(lambda x: np.ones((6, 3)), tired_after(1, gives_up)).run_memory_benchmark()
@@ -180,6 +209,103 @@ def test_a_model_that_hangs_is_given_up_and_refused(after):
         bench(hangs, time_limit_s=0.05).run_latency_benchmark()
     assert signal.getsignal(signal.SIGALRM) is handler
     assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (timer > 0)
+
+
+def catches_everything_for_ever():
+    while True:
+        try:
+            time.sleep(0.01)
+        except:  # noqa: E722 - on purpose
+            continue
+
+
+def suppresses_everything_for_ever():
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(60)
+
+
+def suppresses_errors_for_ever():
+    while True:
+        with contextlib.suppress(Exception):
+            time.sleep(60)
+
+
+def hangs_in_the_end_too():
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(60)
+
+
+def catches_it_and_hangs_then():
+    try:
+        time.sleep(60)
+    except BaseException:  # noqa: BLE001 - on purpose
+        time.sleep(60)
+
+
+def catches_it_twice_and_hangs_then():
+    try:
+        catches_it_and_hangs_then()
+    except BaseException:  # noqa: BLE001 - on purpose
+        with contextlib.suppress(BaseException):
+            time.sleep(60)
+        time.sleep(60)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.skipif(
+    sys.gettrace() is not None, reason="a debugger, or whoever else follows the lines, keeps them"
+)
+@pytest.mark.parametrize(
+    "hangs",
+    [
+        catches_everything_for_ever,
+        suppresses_everything_for_ever,
+        suppresses_errors_for_ever,
+        hangs_in_the_end_too,
+        catches_it_and_hangs_then,
+        catches_it_twice_and_hangs_then,
+    ],
+)
+def test_a_model_that_catches_everything_is_given_up_all_the_same(hangs):
+    handler, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
+    with pytest.raises(RefusedModel, match=r"'m0' took longer than 0.05 s"):
+        bench(lambda x: hangs(), time_limit_s=0.05).run_latency_benchmark()
+    assert sys.gettrace() is None
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (timer > 0)
+
+
+def test_a_debugger_goes_on_following_after_a_limit():
+    def follow(frame, event, argument):
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(follow)
+    try:
+        with pytest.raises(RefusedModel, match=r"'m0' took longer than 0.05 s"):
+            bench(lambda x: time.sleep(60), time_limit_s=0.05).run_latency_benchmark()
+        assert sys.gettrace() is follow
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("hangs", [suppresses_everything_for_ever, suppresses_errors_for_ever])
+def test_no_exception_is_left_in_hand_by_a_limit(hangs):
+    with pytest.raises(TooSlow), time_limit(0.05):
+        hangs()
+    assert sys.exc_info() == (None, None, None)
+
+
+def test_a_limit_longer_than_the_system_can_count_is_none():
+    outer = signal.setitimer(signal.ITIMER_REAL, 0)  # an earlier limit would be the one that counts
+    try:
+        assert bench(lambda x: np.ones((6, 3)), time_limit_s=1e300).run_memory_benchmark()["m0"].mean == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *outer)
 
 
 def test_an_earlier_limit_of_somebody_else_holds():
@@ -261,6 +387,7 @@ def test_wrong_data_is_refused_before_anything_runs(data, said):
         ({"measurement_runs": 2.5}, "`measurement_runs` must be a positive whole number, got 2.5"),
         ({"warmup_runs": -1}, "`warmup_runs` must be a whole number of zero or more, got -1"),
         ({"time_limit_s": 0}, "`time_limit_s` must be a positive number, got 0"),
+        ({"rng": 3}, r"`rng` must be a Generator, such as np.random.default_rng\(0\), got 3"),
     ],
 )
 def test_wrong_options_are_refused(options, said):
@@ -328,6 +455,63 @@ def test_everything_is_put_back_afterwards(raises, two_threads):
     collecting, _, pools = seen[-1]
     assert not collecting
     assert set(pools) == {1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_cache_holds_what_it_held_before(dtype):
+    model = tt.GPT(11, 8, 2, 2, 16, rng=np.random.default_rng(0)).eval()
+    cache = enable_kv_cache(model, dtype=dtype)
+    tokens = np.array([[1, 2, 3, 4, 5]])
+    with tt.no_grad():
+        model(tokens[:, :4])
+        expected = model(tokens[:, 4:], start_pos=4).data
+        model(tokens[:, :4])
+        held, lists = [a.copy() for a in arrays_of(cache)], (cache.keys, cache.values, cache.scales)
+        for run in ("run_latency_benchmark", "run_memory_benchmark", "run_accuracy_benchmark"):
+            getattr(bench(model, data=(np.full((3, 2), 7), np.zeros((3, 2), int))), run)()
+            assert cache is inference.cached(model)
+            assert (cache.length, cache.batch_size) == (4, 1)
+            assert all(map(operator.is_, lists, (cache.keys, cache.values, cache.scales)))
+            assert all(map(np.array_equal, held, arrays_of(cache)))
+        assert np.array_equal(model(tokens[:, 4:], start_pos=4).data, expected)
+
+
+def test_a_cache_that_the_model_handles_itself_is_the_one_that_it_uses():
+    model = tt.GPT(11, 8, 2, 2, 16, rng=np.random.default_rng(0)).eval()
+    cache, lengths = enable_kv_cache(model), []
+
+    class Stepping(tt.Layer):
+        def __init__(self):
+            self.net = model
+
+        def forward(self, x):
+            self.net(x)
+            lengths.append(cache.length)
+            return x * 0.0
+
+    bench(Stepping(), data=np.full((3, 2), 7)).run_memory_benchmark()
+    assert set(lengths) == {2}
+    assert cache.length == 0
+
+
+def test_buffers_and_generators_are_put_back():
+    class Noisy(tt.Layer):
+        buffers = ("seen",)
+
+        def __init__(self):
+            self.seen, self.rng = np.zeros(1), np.random.default_rng(0)
+            self.net = linear()
+
+        def forward(self, x):
+            self.seen += 1
+            return self.net(x) + 1e-3 * self.rng.standard_normal()
+
+    model = Noisy()
+    drawn = model.rng.bit_generator.state
+    for run in RUNS:
+        getattr(bench(model), run)()
+        assert model.seen[0] == 0
+        assert model.rng.bit_generator.state == drawn
 
 
 def test_a_collector_that_was_off_stays_off():

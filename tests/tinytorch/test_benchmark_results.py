@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,3 +186,38 @@ def test_confidence_is_a_share(confidence):
 def test_the_exponential_of_an_unknown_interval_is_unknown():
     interval = Interval(0.0, -math.inf, math.inf).exponential()
     assert (interval.estimate, interval.low, interval.high) == (1.0, 0.0, math.inf)
+
+
+def test_metadata_are_said_as_json_can_whatever_they_are():
+    given = {
+        "a": np.float32(1),
+        "b": np.arange(3),
+        "c": (1, {2}),
+        "d": math.inf,
+        "e": np.array([np.nan, 0.5]),
+        5: Path("x/y"),
+        "f": {"deep": np.bool_(True)},
+        "g": None,
+        "h": True,
+        "i": np.array(7),
+    }
+    expected = {
+        "a": 1.0,
+        "b": [0, 1, 2],
+        "c": [1, [2]],
+        "d": None,
+        "e": [None, 0.5],
+        "5": "x/y",
+        "f": {"deep": True},
+        "g": None,
+        "h": True,
+        "i": 7,
+    }
+    found = BenchmarkResult("latency", [1.0], given).to_dict()
+    assert json.loads(json.dumps(found, allow_nan=False))["metadata"] == expected
+
+
+def test_results_can_be_members_of_sets():
+    one, same, other = (BenchmarkResult("latency", [value], {"unit": "ms"}) for value in (1.0, 1.0, 2.0))
+    assert {one, same, other} == {one, other}
+    assert hash(one) == hash(same)

@@ -81,6 +81,20 @@ def test_a_metric_that_does_not_exist_cannot_be_drawn():
     full.run_full_benchmark()
     with pytest.raises(ValueError, match=r"`x_metric` must be one of .*got 'speed', which is not one of the"):
         full.plot_pareto_frontier("speed")
+    with pytest.raises(ValueError, match="`y_metric` must be two metrics, got 'memory' for both"):
+        full.plot_pareto_frontier("memory", "memory")
+
+
+def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", str(tmp_path / "file"), tmp_path / "file" / "deep" / "er"):
+        with pytest.raises(ValueError, match=r"`output_dir` must be a folder, or new, .*file' is a file"):
+            suite(output_dir=path)
+    with pytest.raises(ValueError, match="`output_dir` must be the path of a folder, got 3"):
+        suite(output_dir=3)
+    monkeypatch.chdir(tmp_path)
+    for path in ("", ".", "new/deep", tmp_path / "new"):
+        assert suite(output_dir=path).output_dir == Path(path)
 
 
 @pytest.mark.parametrize("metric", ["latency", "memory"])

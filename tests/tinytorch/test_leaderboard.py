@@ -3,13 +3,16 @@
 import contextlib
 import functools
 import json
+import os
 import sqlite3
 import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from tinymlperf_stand_ins import log_of, packed
 
@@ -145,6 +148,14 @@ class TestEntries:
             board.add([entry(**changes)])
         assert board.entries() == []
 
+    @pytest.mark.parametrize(
+        "changes", [{"name": "\ud800"}, {"ratio": 2**70, "high": 2.0**71}, {"quality": "high"}, {"log": [1]}]
+    )
+    def test_what_the_file_cannot_keep_is_not_added(self, board, changes):
+        with pytest.raises(LeaderboardError, match=r"cannot be added to '.*board.sqlite'"):
+            board.add([entry("before"), entry(**changes)])
+        assert board.entries() == []
+
     def test_entries_can_be_asked_for_by_event_division_and_machine(self, board):
         board.add(
             [
@@ -239,9 +250,47 @@ class TestDamage:
     def test_another_version_is_left_as_it_is(self, board):
         board.add([entry()])
         connection = sqlite3.connect(board.path)
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 1")
         connection.close()
-        self.refused(board.path, "is a leaderboard of version 2, and this program knows version 1: use the")
+        self.refused(board.path, "is a leaderboard of version 1, and this program knows version 2: use the")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "SET ratio = 2.05",
+            "SET event = 'cnn_marathon'",
+            "SET log = x'00'",
+            "SET quality = NULL",
+            "SET number = 7",
+            "SET badges = '{'",
+            "SET digest = ''",
+        ],
+    )
+    def test_an_entry_that_is_not_as_it_was_written_is_not_shown(self, board, change):
+        board.add([entry("a"), entry("b", ratio=2, event="transformer_decathlon")])
+        assert len(board.entries()) == 2
+        with contextlib.closing(sqlite3.connect(board.path, isolation_level=None)) as connection:
+            connection.execute(f"UPDATE entries {change} WHERE name = 'a'")
+        for event in (None, "mlp_sprint", "cnn_marathon"):
+            with pytest.raises(
+                LeaderboardError, match=r"is damaged \(entry . is not as it was written\): restore"
+            ):
+                board.entries(event)
+
+    def test_no_flipped_bit_changes_what_is_shown(self, board):
+        board.add([entry(str(number), log=bytes(range(100))) for number in range(3)])
+        expected, content = board.entries(), board.path.read_bytes()
+        used = np.flatnonzero(np.frombuffer(content, np.uint8))
+        refused = 0
+        for place in np.random.default_rng(0).choice(used, 400, replace=False):
+            changed = bytearray(content)
+            changed[place] ^= 1 << place % 8
+            board.path.write_bytes(changed)
+            try:
+                assert Leaderboard(board.path).entries() == expected
+            except LeaderboardError:
+                refused += 1
+        assert refused > 200
 
     def test_another_database_is_left_as_it_is(self, tmp_path):
         path = tmp_path / "other.sqlite"
@@ -271,6 +320,15 @@ class TestDamage:
         content[4096:12288] = b"\xa5" * 8192
         board.path.write_bytes(content)
         self.refused(board.path, "is damaged")
+
+    @pytest.mark.timeout(20)
+    def test_a_pipe_or_a_folder_is_no_leaderboard(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+            with pytest.raises(
+                LeaderboardError, match="is no leaderboard: it is a folder, a pipe or a device"
+            ):
+                Leaderboard(path)
 
     def test_an_empty_file_becomes_a_leaderboard(self, tmp_path):
         (tmp_path / "b").touch()

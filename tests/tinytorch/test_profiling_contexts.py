@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
 import threading
 import weakref
@@ -146,6 +147,52 @@ def test_tasks_that_take_turns_in_one_profiler_are_recorded_until_each_leaves():
 
     asyncio.run(both())
     assert names(p) == {"add": 7}
+
+
+class Waiting:
+    """Adds twice when it is called, and lets others run in between."""
+
+    async def __call__(self):
+        add()
+        await asyncio.sleep(0)
+        return add()
+
+
+async def waiting():
+    return await Waiting()()
+
+
+@pytest.mark.parametrize("function", [waiting, Waiting(), functools.partial(waiting)])
+def test_a_profiled_coroutine_is_recorded_until_it_returns(function):
+    found = profile()(function)
+
+    async def both():
+        _, result = await asyncio.gather(plain(), found())
+        return result
+
+    async def plain():
+        add()
+        await asyncio.sleep(0)
+        add()
+
+    assert asyncio.run(both()).item() == 2
+    assert names(found.profiler) == {"add": 2}
+
+
+def generator():
+    yield add()
+
+
+async def asynchronous_generator():
+    yield add()
+
+
+@pytest.mark.parametrize("function", [generator, asynchronous_generator, functools.partial(generator)])
+def test_a_generator_cannot_be_profiled(function):
+    with pytest.raises(
+        ValueError, match="`function` must not be a generator, whose code runs after the call"
+    ):
+        profile(function)
 
 
 def test_a_task_started_in_a_block_is_recorded_until_the_block_ends():

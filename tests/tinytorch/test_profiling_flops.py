@@ -273,6 +273,33 @@ class Adding(Net):
         return self.fc1(x) + np.cumsum(np.ones(6, np.float32))
 
 
+class Repeating(Net):
+    """Products of NumPy, written into what a known layer gave."""
+
+    def __init__(self):
+        self.lin = tt.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.lin(x)
+        for _ in range(5):
+            y.data[...] = y.data @ self.lin.weight.data
+        return y
+
+
+class OneValue(Net):
+    """A single number that NumPy computed, which is all that is left of the input."""
+
+    def forward(self, x):
+        return Tensor(np.linalg.svd(self.fc1(x).numpy())[1])
+
+
+class OneValueBehindItsBack(RMSNorm):
+    """A single number of no operation, got at in a way that is not noticed."""
+
+    def forward(self, x):
+        return Tensor(np.linalg.svd(super().forward(x)._array)[1])
+
+
 def test_a_model_of_known_layers_and_operations_is_counted_in_full():
     count = count_flops(Net(), (3, 4))
     assert (count.flops, count.macs, count.uncounted) == (2 * 48 + 2 * 6 + 4, 48, ())
@@ -354,6 +381,9 @@ def test_a_layer_that_computed_once_and_answers_from_a_cache_later_is_listed():
         (Sneaking(), "Sneaking"),
         (Returning(), "Returning"),
         (Adding(), "Adding"),
+        (Repeating(), "Repeating"),
+        (OneValue(), "OneValue"),
+        (OneValueBehindItsBack(), "OneValueBehindItsBack"),
     ],
 )
 def test_layers_whose_work_cannot_be_seen_are_listed_and_the_rest_is_counted(layer, name):

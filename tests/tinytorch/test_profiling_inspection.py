@@ -2,13 +2,15 @@
 
 import gc
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tinytorch as tt
 from tinytorch.core.layers import Layer
-from tinytorch.core.tensor import OBSERVER, Tensor
+from tinytorch.core.tensor import OBSERVER, Parameter, Tensor
+from tinytorch.perf.memoization import enable_kv_cache
 from tinytorch.perf.profiling import Profiler, timer
 
 p = Profiler()
@@ -55,6 +57,43 @@ def test_what_is_made_once_is_no_activation():
     found = p.measure_memory(Caching(), (1, 4))
     assert found["activation_memory_mb"] == pytest.approx(0, abs=0.01)
     assert found["buffer_memory_mb"] == 5
+
+
+def test_arrays_in_containers_and_objects_are_buffers_and_views_take_nothing_more():
+    class Holding(Layer):
+        def __init__(self):
+            self.table = {"a": np.ones(10**6, np.uint8), "b": [(np.ones(10**6, np.uint8),)]}
+            self.own = SimpleNamespace(array=np.ones(10**6, np.uint8))
+            self.scale = Parameter(np.ones(250_000))
+            self.first, self.again = self.scale.data[:1], self.table["a"]
+
+        def forward(self, x):
+            return x
+
+    found = p.measure_memory(Holding(), (1, 4))
+    assert found["parameter_memory_mb"] == 1
+    assert found["buffer_memory_mb"] == 3
+    assert found["peak_memory_mb"] == pytest.approx(4, abs=0.01)
+
+
+def test_an_enabled_cache_is_a_buffer():
+    model = tt.GPT(11, 8, 2, 2, 16, rng=np.random.default_rng(0)).eval()
+    before = p.measure_memory(model, (1, 4))["buffer_memory_mb"]
+    cache = enable_kv_cache(model)
+    found = p.measure_memory(model, (1, 4))["buffer_memory_mb"]
+    assert found == pytest.approx(before + cache.get_memory_usage()["bytes"] / 1e6, rel=1e-12)
+
+
+def test_memory_that_two_parameters_share_is_no_negative_buffer():
+    class Shared(Layer):
+        def __init__(self):
+            self.a, self.b = Parameter(np.ones(8)), Parameter(np.ones(8))
+            self.b.data = self.a.data
+
+        def forward(self, x):
+            return x
+
+    assert p.measure_memory(Shared(), (1, 4))["buffer_memory_mb"] == 0
 
 
 class Ticking(Layer):
@@ -161,6 +200,8 @@ def test_tokens_can_be_profiled_as_they_are():
 
 def test_a_layer_is_profiled_by_its_input_shape():
     found = p.profile_layer(tt.Conv2d(1, 4, 3), (2, 1, 8, 8))
+    forward = p.profile_forward_pass(tt.Conv2d(1, 4, 3), np.zeros((2, 1, 8, 8)))
+    assert set(found) == {"layer_name", *forward}
     assert found["layer_name"] == "Conv2d"
     assert found["parameters"] == 40
     assert found["macs"] == 2 * 4 * 36 * 9

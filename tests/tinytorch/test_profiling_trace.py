@@ -210,5 +210,8 @@ def test_an_empty_trace_is_one_too(tmp_path):
 
 
 def test_a_trace_needs_a_folder(tmp_path):
+    for folder in (tmp_path, str(tmp_path), ""):
+        with pytest.raises(ValueError, match="`path` must be that of a file, got the folder '"):
+            Profiler().to_chrome_trace(folder)
     with pytest.raises(ValueError, match="`path` must lie in a folder that exists, got"):
         Profiler().to_chrome_trace(tmp_path / "missing" / "trace.json")

@@ -74,6 +74,68 @@ class TestPacking:
         with pytest.raises(SubmissionError, match=reason):
             pack(tt.Linear(1, 1), tmp_path / "s", **given)
 
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_a_refusal_leaves_nothing_behind(self, tmp_path, exists):
+        target, given = tmp_path / "deep" / "s", {"name": "x", "event": "mlp_sprint"}
+        if exists:
+            target.mkdir(parents=True)
+        too_large = tmp_path / "large"
+        with too_large.open("wb") as file:
+            file.truncate((1 << 28) + 1)
+        os.mkfifo(tmp_path / "pipe")
+        for model, changes in (
+            (tt.Linear(1, 1), {"event": "marathon"}),
+            (tt.Linear(1, 1), {"code": tmp_path / "nothing"}),
+            (tt.Linear(1, 1), {"code": __file__}),  # in the closed division
+            (tt.Linear(1, 1), {"name": "\ud800"}),
+            (tmp_path / "nothing", {}),
+            (tmp_path, {}),
+            (too_large, {}),
+            (tmp_path / "pipe", {}),
+            ("a\0b", {}),
+            (None, {}),
+            (len, {}),
+            (123456, {}),
+        ):
+            with pytest.raises(SubmissionError):
+                pack(model, target, **given | changes)
+            assert target.exists() == exists
+            assert target.parent.exists() == exists
+            assert not exists or not list(target.iterdir())
+        assert pack(tt.Linear(1, 1), target, **given).name == "x"
+
+    def test_a_model_that_cannot_be_saved_leaves_nothing_behind(self, tmp_path, monkeypatch):
+        def fails(model, path):
+            path.write_text("half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("tinytorch.core.models.save_model", fails)
+        with pytest.raises(KeyboardInterrupt):
+            pack(tt.Linear(1, 1), tmp_path / "deep" / "s", name="x", event="mlp_sprint")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"model": None}, "`model` must be a Layer, or a file of a model, got NoneType"),
+            ({"model": len}, "`model` must be a Layer, or a file of a model, got builtin_function_or_method"),
+            ({"model": 123456}, "`model` must be a Layer, or a file of a model, got int"),
+            (
+                {"model": "nothing"},
+                "cannot pack '.*s': No such file .*: 'nothing', and `model` must be a Layer",
+            ),
+            ({"code": 3}, "`code` must be a file of code, got int"),
+            ({"folder": 3}, "`folder` must be a path, got int"),
+            ({"name": "\ud800"}, "text that is none, with half of a surrogate pair"),
+            ({"name": 3}, "name: 3 is not of type 'string'"),
+            ({"kv_cache": "yes"}, "kv_cache: 'yes' is not of type 'boolean'"),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, tmp_path, given, said):
+        arguments = {"model": tt.Linear(1, 1), "folder": tmp_path / "s", "name": "x", "event": "mlp_sprint"}
+        with pytest.raises(SubmissionError, match=said):
+            pack(**arguments | {"division": "open"} | given)
+
     def test_the_closed_division_takes_no_code(self, tmp_path):
         with pytest.raises(SubmissionError, match="brings code, which the closed division excludes"):
             packed(tmp_path / "s", code=HONEST, division="closed")
@@ -103,6 +165,24 @@ class TestReading:
         with pytest.raises(SubmissionError, match=r"'.*submission.json' is no (JSON|submission)"):
             read_submission(folder)
 
+    @pytest.mark.timeout(20)
+    @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+    def test_what_is_no_regular_file_is_not_read(self, folder, kind):
+        (folder / MANIFEST).unlink()
+        if kind == "pipe":
+            os.mkfifo(folder / MANIFEST)
+        elif kind == "device":
+            (folder / MANIFEST).symlink_to("/dev/zero")
+        else:
+            (folder / MANIFEST).mkdir()
+        with pytest.raises(SubmissionError, match=r"submission.json' must be a regular file"):
+            read_submission(folder)
+
+    def test_no_more_is_read_than_a_log_can_be(self, folder, monkeypatch):
+        monkeypatch.setattr("tinytorch.benchmarking.tinymlperf.files.MOST_BYTES", 100)
+        with pytest.raises(SubmissionError, match="is larger than 256 MB, which no log is"):
+            read_submission(folder)
+
     @pytest.mark.parametrize("name", ["schema", "name", "event", "weights", "system", "revision", "log"])
     def test_every_part_is_required(self, folder, name):
         document = json.loads((folder / MANIFEST).read_text())
@@ -120,6 +200,7 @@ class TestReading:
             ({"revision": {"commit": "main", "dirty": False}}, "revision"),
             ({"system": {}}, "system: '.*' is a required property"),
             ({"log": {"ratio": 100}}, "log"),
+            ({"name": "half a \ud800"}, "text that is none, with half of a surrogate pair"),
         ],
     )
     def test_what_the_schema_does_not_know_is_refused(self, folder, changes, reason):

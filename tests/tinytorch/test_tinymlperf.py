@@ -24,6 +24,9 @@ class TestTinyMLPerf:
         assert TinyMLPerf(7).random_seed == 7
 
     def test_an_event_that_does_not_exist_is_named(self):
+        for event in (["mlp_sprint"], {}, None, 1):
+            with pytest.raises(ValueError, match=r"`event` must be one of mlp_sprint, .*, got"):
+                TinyMLPerf().load_benchmark(event)
         with pytest.raises(ValueError, match=r"`event` must be one of mlp_sprint, .*, got 'marathon'"):
             TinyMLPerf().load_benchmark("marathon")
 

@@ -72,7 +72,7 @@ def _answer(contender: Contender, data: Data, time_limit_s: float) -> Array:
             f"{contender.name!r} took longer than {time_limit_s:g} s for {data.name!r}: give fewer inputs or "
             "a higher `time_limit_s`"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RefusedModel(
             f"{contender.name!r} raised {type(error).__name__} on {data.name!r}: {error}"
         ) from error

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
-from tinytorch.benchmarking.contents import arrays_of, layers_of, owner_of
 from tinytorch.core import inference
+from tinytorch.perf.profiling.contents import arrays_of, layers_of, owner_of
 
 Array = NDArray[Any]
 

@@ -119,7 +119,7 @@ def refusing(contender: Contender, during: str) -> Iterator[None]:
         raise RefusedModel(
             f"{contender.name!r} did not end while {during}, after it had answered the same inputs before"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RefusedModel(
             f"{contender.name!r} raised {type(error).__name__} while {during}, after it had answered the "
             f"same inputs: {error}"
@@ -165,7 +165,7 @@ def _copyable(contender: Contender, datasets: Sequence[Data], rng: np.random.Gen
             tolerance = _SAME * float(np.abs(answer).max())
             if answer.shape != same.shape or not np.allclose(answer, same, rtol=0, atol=tolerance):
                 return False
-    except Exception:  # noqa: BLE001 - copying runs code of the model; it is then measured as it is
+    except (Exception, SystemExit):  # noqa: BLE001 - copying runs code of the model; it is then measured as it is
         return False
     return True
 

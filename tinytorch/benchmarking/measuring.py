@@ -10,7 +10,6 @@ from tinytorch.benchmarking import latency
 from tinytorch.benchmarking.answers import Answers, answers, right_answers
 from tinytorch.benchmarking.conditions import evaluating
 from tinytorch.benchmarking.contenders import contenders
-from tinytorch.benchmarking.contents import stored_bytes
 from tinytorch.benchmarking.data import check_labelled, data_sets
 from tinytorch.benchmarking.energy import UNAVAILABLE, EnergyCounter, joules_of
 from tinytorch.benchmarking.findings import Outcomes, Results, accuracy_results, compared, latency_results
@@ -20,6 +19,7 @@ from tinytorch.benchmarking.results import BenchmarkResult
 from tinytorch.benchmarking.samples import LatencySamples
 from tinytorch.benchmarking.statistics import Interval
 from tinytorch.core.checks import positive, positive_int, whole
+from tinytorch.perf.profiling.contents import stored_bytes
 
 
 class Benchmark:
@@ -40,7 +40,8 @@ class Benchmark:
             one call where that is longer; with six or more every ratio has an interval.
         rng: of the order in which models take turns, and of where their copies lie in memory.
         time_limit_s: seconds after which a call is given up and the model refused. It stops Python code in
-            the main thread; compiled code cannot be stopped.
+            the main thread. It cannot stop compiled code, other threads, and code that catches everything in
+            loops inside each other: run what may hang on purpose in a process of its own.
 
     Raises:
         ValueError: an argument cannot be used; the message names it.
@@ -61,6 +62,8 @@ class Benchmark:
         self.warmup_runs = whole(warmup_runs, "warmup_runs")
         self.measurement_runs = positive_int(measurement_runs, "measurement_runs")
         self.time_limit_s = positive(time_limit_s, "time_limit_s")
+        if not isinstance(rng, np.random.Generator | None):
+            raise ValueError(f"`rng` must be a Generator, such as np.random.default_rng(0), got {rng!r}")
         self._rng = np.random.default_rng(0) if rng is None else rng
 
     @property

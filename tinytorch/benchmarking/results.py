@@ -30,7 +30,7 @@ class BenchmarkResult:
 
     metric_name: str
     values: Sequence[float]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)  # dictionaries have none
     interval: Interval | None = None
 
     def __post_init__(self) -> None:
@@ -102,7 +102,12 @@ class BenchmarkResult:
         return float(np.percentile(self.values, percent))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON can say it: ends of the interval that are not known are None."""
+        """Return everything as JSON can say it.
+
+        Ends of the interval that are not known are None, and so is what is NaN or infinite in the metadata.
+        There arrays, tuples and sets become lists, keys text, and anything else that JSON does not know its
+        `str`.
+        """
         return {
             "metric_name": self.metric_name,
             "values": list(self.values),
@@ -116,8 +121,24 @@ class BenchmarkResult:
             "ci_lower": finite_or_none(self.ci_lower),
             "ci_upper": finite_or_none(self.ci_upper),
             "confidence": self.mean_interval.confidence,
-            "metadata": dict(self.metadata),
+            "metadata": _as_json(self.metadata),
         }
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return finite_or_none(float(value))
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_as_json(item) for item in value]
+    return str(value)
 
 
 def finite_or_none(number: float) -> float | None:

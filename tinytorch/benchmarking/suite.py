@@ -33,7 +33,7 @@ class BenchmarkSuite:
         comparison: each model against the first one, None before the benchmarks ran.
 
     Raises:
-        ValueError: see `Benchmark`.
+        ValueError: see `Benchmark`; or `output_dir` is no folder, and cannot become one.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class BenchmarkSuite:
         self.benchmark = Benchmark(
             models, datasets, warmup_runs, measurement_runs, rng=rng, time_limit_s=time_limit_s
         )
-        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.output_dir = None if output_dir is None else _folder(output_dir)
         self.results: dict[str, Results | str] = {}
         self.comparison: Comparison | None = None
 
@@ -117,7 +117,7 @@ class BenchmarkSuite:
             path: where to write the picture; otherwise pareto.png in `output_dir`, where there is one.
 
         Raises:
-            ValueError: nothing was measured yet, or not one of these metrics.
+            ValueError: as for `pareto_front`.
         """
         from tinytorch.benchmarking import plots
 
@@ -130,9 +130,11 @@ class BenchmarkSuite:
         """Say of each model whether it is on the front of two metrics, dominated, or neither for sure.
 
         Raises:
-            ValueError: nothing was measured yet, or not one of these metrics.
+            ValueError: nothing was measured yet, not one of these metrics, or the same one twice.
         """
         results = self._measured()
+        if x_metric == y_metric:
+            raise ValueError(f"`x_metric` and `y_metric` must be two metrics, got {x_metric!r} for both")
         for name, metric in (("x_metric", x_metric), ("y_metric", y_metric)):
             if metric not in results:
                 why = self.results.get(metric, "not one of the metrics")
@@ -162,6 +164,17 @@ class BenchmarkSuite:
         if path is not None or self.output_dir is not None:
             plots.save(figure, path if path is not None else Path(self.output_dir or "") / name)
         return figure
+
+
+def _folder(path: Any) -> Path:
+    """Return the path of a folder that exists, or can be made where something else exists."""
+    if not isinstance(path, str | Path):
+        raise ValueError(f"`output_dir` must be the path of a folder, got {path!r}")
+    folder = Path(path)
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"`output_dir` must be a folder, or new, got '{folder}': '{nearest}' is a file")
+    return folder
 
 
 def _unit(results: Results) -> str:

@@ -50,7 +50,7 @@ class TinyMLPerf:
         Raises:
             ValueError: there is no such event.
         """
-        if event not in EVENTS:
+        if not isinstance(event, str) or event not in EVENTS:
             raise ValueError(f"`event` must be one of {', '.join(EVENTS)}, got {event!r}")
         return load_event(EVENTS[event], self.random_seed)
 

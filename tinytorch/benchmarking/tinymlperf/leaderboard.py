@@ -3,59 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
+from tinytorch.benchmarking.tinymlperf import records
 from tinytorch.benchmarking.tinymlperf.entries import Entry
 
-VERSION = 1
+# 2: each entry has a digest.
+VERSION = 2
 # "TTLB" in ASCII: tells the file from other SQLite databases.
 _APPLICATION = 0x54544C42
 _HEADER = b"SQLite format 3\0"
 # A transaction takes milliseconds, so this is far more than any queue of writers needs.
 _PATIENCE_S = 60.0
 
-_TABLE = """
-CREATE TABLE entries (
-    entry_id TEXT PRIMARY KEY NOT NULL,
-    submission_id TEXT NOT NULL,
-    name TEXT NOT NULL,
-    event TEXT NOT NULL,
-    division TEXT NOT NULL,
-    machine TEXT NOT NULL,
-    scenario TEXT NOT NULL,
-    refused TEXT,
-    ratio REAL,
-    low REAL,
-    high REAL,
-    quality REAL,
-    latency_ms REAL,
-    latency_bound_ms REAL,
-    throughput_per_s REAL,
-    badges TEXT NOT NULL,
-    own_code INTEGER NOT NULL,
-    weights_sha256 TEXT NOT NULL,
-    revision TEXT,
-    submitted_at TEXT NOT NULL,
-    log BLOB NOT NULL,
-    CHECK (
-        (refused IS NOT NULL AND ratio IS NULL AND low IS NULL AND high IS NULL)
-        OR (refused IS NULL AND coalesce(0 < low AND low <= ratio AND ratio <= high, 0))
-    )
-) STRICT
-"""
+
+# What Python and SQLite raise about values: half a surrogate pair, more than 64 bits, another type.
+_NOT_KEPT = (UnicodeEncodeError, OverflowError, TypeError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 
 
 class LeaderboardError(ValueError):
     """A leaderboard that cannot be read or written; the file is as it was."""
-
-
-_COLUMNS = tuple(field.name for field in fields(Entry))
 
 
 class Leaderboard:
@@ -70,6 +40,8 @@ class Leaderboard:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_file():
+            raise LeaderboardError(self._said("is no leaderboard: it is a folder, a pipe or a device"))
         with contextlib.suppress(OSError), self.path.open("rb") as file:
             start = file.read(len(_HEADER))
             if start and start != _HEADER:
@@ -81,16 +53,16 @@ class Leaderboard:
         """Add entries: all of them or, where it fails, none.
 
         Raises:
-            LeaderboardError: one is there already, or is not consistent; the file cannot be written.
+            LeaderboardError: one is there already, is not consistent, or holds text or a number that SQLite
+                cannot keep; the file cannot be written.
         """
-        marks = ", ".join("?" for _ in _COLUMNS)
-        statement = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({marks})"  # noqa: S608 - constants
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                connection.executemany(statement, [_row(entry) for entry in entries])
+                for entry in entries:
+                    records.insert(connection, entry)
                 connection.execute("COMMIT")
-            except sqlite3.IntegrityError as error:
+            except (sqlite3.IntegrityError, *_NOT_KEPT) as error:
                 connection.execute("ROLLBACK")
                 raise self._not_added(entries, error) from None
 
@@ -110,17 +82,21 @@ class Leaderboard:
     def entries(
         self, event: str | None = None, division: str | None = None, machine: str | None = None
     ) -> list[Entry]:
-        """Return entries in the order in which they came, only those of what is named."""
+        """Return entries in the order in which they came, only those of what is named.
+
+        Raises:
+            LeaderboardError: any entry, also of another event, is not as it was written.
+        """
+        try:
+            with self._connection() as connection:
+                found = records.read_all(connection)
+        except LeaderboardError:
+            raise
+        except ValueError as error:
+            raise LeaderboardError(self._said(f"is damaged ({error}): restore a copy of it")) from None
         named = {"event": event, "division": division, "machine": machine}
         wanted = {name: value for name, value in named.items() if value is not None}
-        where = " AND ".join(f"{name} = ?" for name in wanted) or "1"
-        query = f"SELECT {', '.join(_COLUMNS)} FROM entries WHERE {where} ORDER BY rowid"  # noqa: S608 - constants
-        with self._connection() as connection:
-            rows = connection.execute(query, tuple(wanted.values())).fetchall()
-        try:
-            return [_entry(row) for row in rows]
-        except (ValueError, TypeError):
-            raise LeaderboardError(self._said("is damaged: an entry cannot be read")) from None
+        return [e for e in found if all(getattr(e, name) == value for name, value in wanted.items())]
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -131,6 +107,10 @@ class Leaderboard:
             yield connection
         except sqlite3.DatabaseError as error:
             raise LeaderboardError(self._problem(error)) from None
+        except UnicodeDecodeError:  # SQLite quotes what it cannot understand
+            raise LeaderboardError(
+                self._said("is damaged (text that is none): restore a copy of it")
+            ) from None
         finally:
             if connection is not None:
                 connection.close()
@@ -145,7 +125,7 @@ class Leaderboard:
         _into_wal(connection)
         connection.execute("BEGIN EXCLUSIVE")
         if not self._checked(connection):  # unless another process was faster
-            connection.execute(_TABLE)
+            connection.execute(records.TABLE)
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
@@ -177,8 +157,8 @@ class Leaderboard:
             raise LeaderboardError(self._said(f"is damaged ({problem}): restore a copy of it"))
         return True
 
-    def _not_added(self, entries: Sequence[Entry], error: sqlite3.IntegrityError) -> LeaderboardError:
-        names = ", ".join(sorted({entry.name for entry in entries}))
+    def _not_added(self, entries: Sequence[Entry], error: Exception) -> LeaderboardError:
+        names = ", ".join(sorted({ascii(entry.name)[1:-1] for entry in entries}))
         if "UNIQUE" in str(error):
             return LeaderboardError(self._known(names))
         return LeaderboardError(f"{names} cannot be added to '{self.path}': {error}")
@@ -216,15 +196,3 @@ def _into_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
         else:
             return
-
-
-def _row(entry: Entry) -> tuple[Any, ...]:
-    values = {name: getattr(entry, name) for name in _COLUMNS}
-    values |= {"badges": json.dumps(entry.badges), "own_code": int(entry.own_code)}
-    return tuple(values.values())
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    values |= {"badges": tuple(json.loads(values["badges"])), "own_code": bool(values["own_code"])}
-    return Entry(**values)

@@ -19,13 +19,14 @@ import numpy as np
 from tinytorch.benchmarking.tinymlperf.confinement import can_confine
 from tinytorch.benchmarking.tinymlperf.divisions import check_closed
 from tinytorch.benchmarking.tinymlperf.events import LoadedBenchmark
+from tinytorch.benchmarking.tinymlperf.files import hash_of
 from tinytorch.benchmarking.tinymlperf.frames import Frame
 from tinytorch.benchmarking.tinymlperf.machine import machine_kind
 from tinytorch.benchmarking.tinymlperf.playing import Pair, accuracy_run, performance_run
 from tinytorch.benchmarking.tinymlperf.processes import Entrant, PlayerProcess, Refused
 from tinytorch.benchmarking.tinymlperf.scenarios import Settings
 from tinytorch.benchmarking.tinymlperf.scoring import Quality, Score, check_outputs, quality_of, scores_of
-from tinytorch.benchmarking.tinymlperf.submissions import CODE, WEIGHTS, Submission, hash_of
+from tinytorch.benchmarking.tinymlperf.submissions import CODE, WEIGHTS, Submission
 from tinytorch.benchmarking.tinymlperf.techniques import badges_of, inspect_artefact
 from tinytorch.benchmarking.tinymlperf.turns import on_one_cpu
 from tinytorch.core.models import load_model, save_model

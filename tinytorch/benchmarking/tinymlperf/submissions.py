@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinytorch.benchmarking.tinymlperf.files import (
+    MOST_BYTES,
+    SubmissionError,
+    all_or_nothing,
+    content_of,
+    hash_of,
+    source_of,
+)
 from tinytorch.benchmarking.tinymlperf.machine import describe_system, revision_of
 from tinytorch.core.layers import Layer
 
@@ -21,12 +29,6 @@ MANIFEST = "submission.json"
 WEIGHTS = "model.safetensors"
 CODE = "model.py"
 DIVISIONS = ("closed", "open")
-
-_MOST_BYTES = 1 << 28
-
-
-class SubmissionError(ValueError):
-    """A submission that cannot be judged; the message says what is wrong with which file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,36 +96,48 @@ def pack(
         kv_cache: have `enable_kv_cache` called on the model.
 
     Raises:
-        SubmissionError: an argument is none of those, or a file cannot be read or written.
+        SubmissionError: an argument is none of those, or a file cannot be read or written; nothing is then
+            left in the folder.
     """
-    from tinytorch.core.models import save_model
-
+    if not isinstance(folder, str | os.PathLike):
+        raise SubmissionError(f"`folder` must be a path, got {type(folder).__name__}")
     target = Path(folder)
-    try:
-        if target.exists() and any(target.iterdir()):
-            raise SubmissionError(f"`folder` must be new or empty, got '{target}', which holds files")
-        target.mkdir(parents=True, exist_ok=True)
-        if isinstance(model, Layer):
-            save_model(model, target / WEIGHTS)
-        else:
-            shutil.copyfile(model, target / WEIGHTS)
-        if code is not None:
-            shutil.copyfile(code, target / CODE)
-    except OSError as error:
-        raise SubmissionError(f"cannot pack '{target}': {error.strerror or error}") from None
+    own_code = None if code is None else source_of(code, "code", "a file of code", target)
+    what = "a Layer, or a file of a model"
+    source = model if isinstance(model, Layer) else source_of(model, "model", what, target)
     document = {
         "schema": SCHEMA,
         "name": name,
         "event": event,
         "division": division,
-        "weights": {"file": WEIGHTS, "sha256": hash_of(target / WEIGHTS)},
-        "code": {"file": CODE, "sha256": hash_of(target / CODE)} if code is not None else None,
+        "weights": {"file": WEIGHTS, "sha256": "0" * 64},  # filled in when the files are there
+        "code": {"file": CODE, "sha256": "0" * 64} if own_code is not None else None,
         "kv_cache": kv_cache,
         "system": describe_system(),
         "revision": revision_of(Path.cwd()),
         "log": None,
     }
     _validated(document, target / MANIFEST)
+    try:
+        if target.exists() and any(target.iterdir()):
+            raise SubmissionError(f"`folder` must be new or empty, got '{target}', which holds files")
+        with all_or_nothing(target, (WEIGHTS, CODE, MANIFEST)):
+            return _filled(target, source, own_code, document)
+    except OSError as error:
+        raise SubmissionError(f"cannot pack '{target}': {error.strerror or error}") from None
+
+
+def _filled(target: Path, source: Layer | Path, code: Path | None, document: dict[str, Any]) -> Submission:
+    from tinytorch.core.models import save_model
+
+    if isinstance(source, Layer):
+        save_model(source, target / WEIGHTS)
+    else:
+        shutil.copyfile(source, target / WEIGHTS)
+    document["weights"]["sha256"] = hash_of(target / WEIGHTS)
+    if code is not None:
+        shutil.copyfile(code, target / CODE)
+        document["code"]["sha256"] = hash_of(target / CODE)
     _write(target / MANIFEST, document)
     return read_submission(target)
 
@@ -132,15 +146,15 @@ def read_submission(folder: str | Path) -> Submission:
     """Return a submission whose files are all there, inside its folder, and unchanged.
 
     Raises:
-        SubmissionError: submission.json is missing, is no JSON or does not fit the schema; a file lies
-            outside of the folder, is missing or has another hash; the closed division with code.
+        SubmissionError: submission.json is missing, is no regular file, no JSON or does not fit the schema; a
+            file lies outside of the folder, is missing or has another hash; the closed division with code.
     """
     base = Path(folder)
     path = base / MANIFEST
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise SubmissionError(f"'{path}' is larger than 256 MB, which no log is")
-        document = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        document = json.loads(content_of(path), parse_constant=_no_constant)
+    except SubmissionError:
+        raise
     except OSError as error:
         raise SubmissionError(f"cannot read '{path}': {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
@@ -159,12 +173,6 @@ def with_log(submission: Submission, log: Mapping[str, Any]) -> Submission:
     return read_submission(submission.folder)
 
 
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _inside(folder: Path, named: Mapping[str, str]) -> Path:
     """Return a file of the submission, if it really lies in its folder and is what was hashed."""
     path, real = folder / named["file"], folder.resolve()
@@ -178,7 +186,7 @@ def _inside(folder: Path, named: Mapping[str, str]) -> Path:
         raise SubmissionError(
             f"'{folder / MANIFEST}' names {named['file']!r}, which lies outside of the submission's folder"
         )
-    if not target.is_file() or target.stat().st_size > _MOST_BYTES:
+    if not target.is_file() or target.stat().st_size > MOST_BYTES:
         raise SubmissionError(f"{named['file']!r} of '{folder}' must be a file of at most 256 MB")
     if hash_of(target) != named["sha256"]:
         raise SubmissionError(
@@ -199,6 +207,12 @@ def _validator() -> Any:
 def _validated(document: Any, path: Path) -> None:
     from jsonschema.exceptions import best_match
 
+    try:
+        json.dumps(document, ensure_ascii=False, default=repr).encode()
+    except UnicodeEncodeError:
+        raise SubmissionError(
+            f"'{path}' is no submission of {SCHEMA}: it has text that is none, with half of a surrogate pair"
+        ) from None
     error = best_match(_validator().iter_errors(document))
     if error is not None:
         where = ".".join(map(str, error.absolute_path)) or "the whole"

@@ -134,10 +134,17 @@ class FLOPCounter:
         """Return whether nothing but the operations in a layer tells of its work.
 
         Such are layers of others without a formula that have no layers inside. They are listed where no
-        operation runs in a call, and by `count` also where they get at the numbers of tensors.
+        operation runs in a call.
         """
         inside = isinstance(layer, Layer) and next(layer.children(), None) is not None
-        return not inside and not _is_of("tinytorch.", layer) and not self.vouches_for(layer)
+        return not inside and self.is_of_others(layer)
+
+    def is_of_others(self, layer: Any) -> bool:
+        """Return whether the code of a layer is of others and has no formula, so that it may do anything.
+
+        `count` lists such layers where they get at the numbers of tensors, also those with layers inside.
+        """
+        return not _is_of("tinytorch.", layer) and not self.vouches_for(layer)
 
     def _formula_of(self, rule: Any) -> OperationFormula | None:
         return self._operations.get(rule) or ELSEWHERE.get(

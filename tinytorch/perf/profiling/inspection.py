@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from tinytorch.core.checks import positive_int, whole
-from tinytorch.core.layers import Layer
-from tinytorch.core.tensor import Tensor
+from tinytorch.perf.profiling.contents import stored_bytes
 from tinytorch.perf.profiling.memory import MemoryProfiler
 from tinytorch.perf.profiling.states import (
     as_input,
@@ -63,7 +60,8 @@ def measure_memory(model: Any, input_shape: Sequence[int]) -> dict[str, float]:
 
     Returns:
         `parameter_memory_mb`: the parameters.
-        `buffer_memory_mb`: all other arrays that layers hold, such as int8 weights and running averages.
+        `buffer_memory_mb`: all other arrays that the model holds, such as int8 weights, running averages and
+            an enabled KV cache; see `contents.stored_bytes`.
         `input_memory_mb`: the input.
         `activation_memory_mb`: the most that a forward pass without gradients holds beside these.
         `peak_memory_mb`: all of these together.
@@ -79,7 +77,8 @@ def measure_memory(model: Any, input_shape: Sequence[int]) -> dict[str, float]:
         model(x)  # what is made once, such as compiled kernels, is not of the pass
         with MemoryProfiler() as memory:
             model(x)
-    held, buffers, given = parameter_bytes(model), _buffer_bytes(model), x.numpy().nbytes
+    held, given = parameter_bytes(model), x.numpy().nbytes
+    buffers = max(stored_bytes(model) - held, 0)  # parameters that share memory take less than their sizes
     peak = held + buffers + given + memory.peak_bytes
     return {
         "parameter_memory_mb": held / MB,
@@ -119,16 +118,3 @@ def without_collection() -> Iterator[None]:
 def parameter_bytes(model: Any) -> int:
     """Return the bytes of the parameters of a model."""
     return sum(parameter.size * parameter.dtype.itemsize for parameter in parameters_of(model))
-
-
-def _buffer_bytes(model: Any) -> int:
-    """Return the bytes of the arrays that are attributes of layers without being parameters."""
-    found: dict[int, int] = {}
-    parameters = {id(parameter) for parameter in parameters_of(model)}
-    for layer in [layer for _, layer in model.named_layers()] if isinstance(model, Layer) else []:
-        for value in vars(layer).values():
-            for item in value if isinstance(value, list | tuple) else [value]:
-                array = item.numpy() if isinstance(item, Tensor) else item
-                if isinstance(array, np.ndarray) and id(item) not in parameters:
-                    found[id(array)] = array.nbytes
-    return sum(found.values())

@@ -37,8 +37,7 @@ def profile_layer(counter: FLOPCounter, layer: Any, input_shape: Sequence[int]) 
     """Return what one layer takes for an input of zeros of this shape, the batch axis first.
 
     Returns:
-        `layer_name`, `parameters`, `flops` and `macs` (of the whole batch), `latency_ms` (median),
-        `gflops_per_second`, and all of `measure_memory`.
+        `layer_name`, and all of `profile_forward_pass`.
 
     Raises:
         ValueError: as for `measure_memory`.

@@ -148,7 +148,7 @@ class Profiler:
         """Write all records in the format that Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
         Raises:
-            ValueError: the folder of `path` does not exist.
+            ValueError: the folder of `path` does not exist, or it is a folder itself.
         """
         write_chrome_trace(self.counter, self._log, path)
 

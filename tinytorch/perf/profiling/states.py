@@ -23,7 +23,7 @@ def preserved(model: Any) -> Iterator[None]:
     Caches are set aside: each run starts anew, and would empty them. A model that is no Layer has none of
     these that are known of.
     """
-    undo = [undo for _, layer in _layers(model) for undo in _undoing(layer)]
+    undo = [undo for _, layer in _layers(model) for undo in undoing(layer)]
     gradients = [(parameter, parameter.grad) for parameter in parameters_of(model)]
     try:
         with set_aside(model):
@@ -90,8 +90,8 @@ def _layers(model: Any) -> Iterator[tuple[str, Layer]]:
         yield from model.named_layers()
 
 
-def _undoing(layer: Layer) -> Iterator[Callable[[], None]]:
-    """Yield functions that bring back what running a layer may change."""
+def undoing(layer: Layer) -> Iterator[Callable[[], None]]:
+    """Yield functions that bring back what running a layer may change: its mode, buffers and generators."""
     training = layer.training
 
     def mode() -> None:

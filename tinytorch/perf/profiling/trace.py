@@ -18,11 +18,13 @@ def write_chrome_trace(formulas: Formulas, log: Log, path: str | Path) -> None:
     """Write all records to one JSON file; times are in microseconds from the first record on.
 
     Raises:
-        ValueError: the folder of `path` does not exist.
+        ValueError: the folder of `path` does not exist, or it is a folder itself.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise ValueError(f"`path` must lie in a folder that exists, got {str(target)!r}")
+    if target.is_dir():
+        raise ValueError(f"`path` must be that of a file, got the folder {str(path)!r}")
     events = sorted(_events(formulas, log), key=lambda event: (event["tid"], event["ts"], -event["dur"]))
     threads = sorted({event["tid"] for event in events})
     names = [_metadata("process_name", 0, "tinytorch")]

@@ -24,8 +24,8 @@ class Judge(Protocol):
         """Return whether all work of a layer is known."""
         ...
 
-    def is_unknown(self, layer: Any) -> bool:
-        """Return whether nothing but its operations is known of a layer."""
+    def is_of_others(self, layer: Any) -> bool:
+        """Return whether the code of a layer is of others and has no formula."""
         ...
 
 
@@ -36,7 +36,7 @@ class Witness(Recorder):
 
     Attributes:
         unseen: class names of the layers that used or returned such numbers, unless all of their work is
-            known; and of those that got at the numbers of tensors, where only their operations are.
+            known; and of those of others that got at the numbers of tensors, whatever they did with them.
     """
 
     def __init__(self, judge: Judge, log: Log, model: Any, x: Tensor) -> None:
@@ -80,7 +80,7 @@ class Witness(Recorder):
     def check_result(self, layer: Any, result: Any) -> None:
         """Suspect a layer whose result is of no operation."""
         array = _array_of(result)
-        if not self._knows(array):
+        if not self._made(array):
             self._suspect(layer)
         self._know(array)
 
@@ -98,7 +98,7 @@ class Witness(Recorder):
             self._doubt(listening.current.layer)
 
     def _doubt(self, layer: Any) -> None:
-        if self._judge.is_unknown(layer):
+        if self._judge.is_of_others(layer):
             self.unseen.add(type(layer).__name__)
 
     def _know(self, array: Any) -> None:
@@ -107,8 +107,12 @@ class Witness(Recorder):
             array = array.base
 
     def _knows(self, array: Any) -> bool:
+        """Return whether an input was made by an operation; a single number may be a constant."""
+        return (isinstance(array, np.ndarray) and array.size == 1) or self._made(array)
+
+    def _made(self, array: Any) -> bool:
         """Return whether an array was made by an operation, or is none worth asking about."""
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 1:
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
             return True
         while isinstance(array, np.ndarray):
             if id(array) in self._seen:
