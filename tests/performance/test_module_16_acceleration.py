@@ -11,11 +11,12 @@ from performance_test_framework import (
     PerformanceTestSuite,
     Speedup,
 )
+from requirements import needs_numba
 
 import tinytorch as tt
 from perfclaims import Experiment
 from perfclaims.environment import cpu_flags
-from tinytorch.kernels import convolution, cross_entropy, gelu, layernorm, loops, numba_problem
+from tinytorch.kernels import convolution, cross_entropy, gelu, layernorm, loops
 from tinytorch.perf.acceleration import OptimizedBackend, naive_matmul, vectorized_matmul
 
 suite = PerformanceTestSuite("module_16_acceleration", title="Acceleration")
@@ -37,12 +38,6 @@ def matrices(size):
         return tuple(rng.standard_normal((size, size), dtype=np.float32) for _ in range(2))
 
     return inputs
-
-
-def needs_numba():
-    """The reason why compiled loops cannot run here, or None."""
-    problem = numba_problem()
-    return None if problem is None else f"needs numba, which cannot be imported ({problem})"
 
 
 def compile_loops(experiment: Experiment) -> None:

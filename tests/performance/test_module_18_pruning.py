@@ -16,13 +16,13 @@ from performance_test_framework import (
     Speedup,
     Value,
 )
+from requirements import needs_numba
 
 import tinytorch as tt
 from perfclaims import Experiment
 from perfclaims.environment import cpu_flags
 from tinytorch.datasets.digits import load_digits
 from tinytorch.datasets.reference import out_of_fold
-from tinytorch.kernels import numba_problem
 from tinytorch.perf.compression import (
     GradualSchedule,
     MagnitudePruner,
@@ -39,12 +39,6 @@ README = "TinyTorch performance tests README, module 18"
 # Sums of n float32 products differ by rounding in the order of their additions.
 CLOSE = OutputsMatch(rtol=1e-4, atol=1e-3)
 WIDE = "avx512f" in (cpu_flags() or ())
-
-
-def needs_numba():
-    """The reason why compiled products cannot run here, or None."""
-    problem = numba_problem()
-    return None if problem is None else f"needs numba, which cannot be imported ({problem})"
 
 
 def compile_products(experiment: Experiment) -> None:

@@ -14,12 +14,12 @@ from performance_test_framework import (
     Speedup,
     Value,
 )
+from requirements import needs_numba
 from textbook import textbook
 
 import tinytorch as tt
 from perfclaims import Experiment
 from tinytorch.core import inference
-from tinytorch.kernels import numba_problem
 from tinytorch.perf.memoization import disable_kv_cache, enable_kv_cache
 
 suite = PerformanceTestSuite("module_19_caching", title="KV cache")
@@ -32,12 +32,6 @@ TOKENS = OutputsMatch(rtol=0, atol=0)
 MEDIUM = (4, 256, 8, 1024)
 LARGE = (6, 384, 6, 4096)
 TINY = (2, 64, 4, 256)
-
-
-def needs_numba():
-    """The reason why fused steps cannot run here, or None."""
-    problem = numba_problem()
-    return None if problem is None else f"needs numba, which cannot be imported ({problem})"
 
 
 def language_model(rng, sizes, longest):
