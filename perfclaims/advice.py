@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from perfclaims import wording
 from perfclaims.activity import busy_warning
@@ -15,9 +16,17 @@ from perfclaims.statistics import samples_needed
 _MOST_TIMES_NARROWER = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do, in words, and the seconds a comparison to ask for where those would do."""
+
+    text: str = ""
+    budget_s: float | None = None
+
+
 def what_would_decide(
     timing: Timing, ratio: Ratio, *, half_width: float, distance: float, unit: float
-) -> str:
+) -> Advice:
     """Say what to do about an interval that reaches across its threshold.
 
     Args:
@@ -26,24 +35,25 @@ def what_would_decide(
         unit: that of both: 1 for log ratios, or the time of a call.
     """
     if not math.isfinite(half_width):
-        return _pairs_needed(timing)
+        return Advice(_pairs_needed(timing))
     noise = f"the noise is {wording.percent(half_width / unit)} % (grade {ratio.noise_grade})"
     activity = timing.activity
     busy = None if activity is None else busy_warning(activity, threads=timing.threads)
     if busy is not None:
-        return f"{noise}; {busy}"
+        return Advice(f"{noise}; {busy}")
     if timing.plan.rebuilt and ratio.half_width > ratio.instance_half_width:
         spread = max(ratio.instance_speedups) / min(ratio.instance_speedups) - 1
         layout = f"because instances differ by {wording.percent(spread)} % with their memory layout"
-        return (
+        return Advice(
             f"{noise}, {layout}; more time will not help, a threshold further from the measured value would"
         )
     floor = unit * (SYSTEMATIC if timing.plan.rebuilt else SYSTEMATIC_SINGLE)
     narrower = (half_width - floor) / (distance - floor) if distance > floor else math.inf
     if narrower > _MOST_TIMES_NARROWER:
-        return f"{noise}; no budget would do, a threshold further from the measured value would"
-    seconds = max(timing.plan.budget_s, timing.pairing_s) * max(2.0, narrower**2)
-    return f"{noise}; a budget of about {wording.duration(seconds)} would do if the ratio stays there"
+        return Advice(f"{noise}; no budget would do, a threshold further from the measured value would")
+    seconds = float(f"{max(timing.plan.budget_s, timing.pairing_s) * max(2.0, narrower**2):.2g}")
+    would = f"a budget of about {wording.duration(seconds)} would do if the ratio stays there"
+    return Advice(f"{noise}; {would}", seconds)
 
 
 def noisiest(timings: Sequence[Timing], ratios: Sequence[Ratio]) -> tuple[Timing, Ratio]:

@@ -20,9 +20,9 @@ from perfclaims.options import Options, parser
 from perfclaims.presets import as_preset
 from perfclaims.report import progress
 from perfclaims.report.layout import silence, write_line
-from perfclaims.report.remarks import remarks
+from perfclaims.report.remarks import Repeat, remarks
 from perfclaims.report.table import table
-from perfclaims.report.text import listing, sentence
+from perfclaims.report.text import listing, sentence, verdicts_hold
 from perfclaims.results import ModuleResult, exit_code
 from perfclaims.runner import Run
 
@@ -92,7 +92,7 @@ def _run(options: Options, repeat: str) -> int:
     _end_at_once_when_interrupted_again()
     modules = run.modules()
     code = int(stopped or 0) or (_WRONG if problem else exit_code(modules))
-    _report(modules, f"{repeat} {options.flags}".strip(), quiet=options.quiet)
+    _report(modules, lambda s: f"{repeat} {options.flags(s)}".strip(), quiet=options.quiet)
     _out(f"run file: {_shown(recorder.path)}")
     left = sum(len(planned.left) for planned in run.planned)
     _out(sentence(modules, code, interrupted=stopped is not None, left=left, problem=problem))
@@ -122,12 +122,14 @@ def _rejudge(options: Options) -> int:
     for difference in found.differences:
         _say(f"differs: {difference}")
     problem = f"'{options.file}' does not say what its evidence says" if found.differences else None
-    code = _WRONG if problem else exit_code(found.modules)
+    if problem is None:
+        _out(f"judged again: {verdicts_hold(found.modules)} in '{options.file}'")
+    code = _WRONG if problem else _INTERRUPTED if found.interrupted else exit_code(found.modules)
     _out(sentence(found.modules, code, interrupted=found.interrupted, problem=problem))
     return code
 
 
-def _report(modules: Sequence[ModuleResult], repeat: str | None, *, quiet: bool) -> None:
+def _report(modules: Sequence[ModuleResult], repeat: Repeat | None, *, quiet: bool) -> None:
     parts = [remarks(modules, repeat)]
     if not quiet:
         parts.insert(0, table(modules, colour=_colours()))

@@ -13,6 +13,8 @@ import numpy as np
 
 from perfclaims.packing import PackingError, pack, unpack
 
+# Metadata of a field that stays out of files; it needs a default.
+NOT_RECORDED = types.MappingProxyType({"recorded": False})
 # Of a value in a message.
 _MOST_SHOWN = 80
 
@@ -25,7 +27,7 @@ def encode(value: object) -> Any:
     """Plain JSON types for a dataclass, array, tuple, enum or number; tagged unions carry their `kind`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = getattr(type(value), "kind", None)
-        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: encode(getattr(value, f.name)) for f in _recorded(value)}
         return {"kind": kind, **fields} if isinstance(kind, str) else fields
     if isinstance(value, np.ndarray):
         return pack(value)
@@ -74,7 +76,7 @@ def _decode_dataclass(wanted: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         _fail(where, f"an object for {wanted.__name__}", data)
     hints = _hints(wanted)
-    names = [f.name for f in dataclasses.fields(wanted)]
+    names = [f.name for f in _recorded(wanted)]
     missing = [name for name in names if name not in data]
     if missing:
         _fail(where, f"the field {missing[0]!r} of {wanted.__name__}", sorted(data))
@@ -83,6 +85,11 @@ def _decode_dataclass(wanted: type, data: Any, where: str) -> Any:
         return wanted(**fields)
     except ValueError as error:
         raise DecodeError(f"{_place(where)}: {error}") from None
+
+
+def _recorded(holder: Any) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass, or of an instance, that are in files."""
+    return [f for f in dataclasses.fields(holder) if f.metadata.get("recorded", True)]
 
 
 @functools.cache

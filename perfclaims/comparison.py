@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from perfclaims import wording
 from perfclaims.activity import activity_between, busy_warning, take_snapshot
 from perfclaims.claims import check_threads
 from perfclaims.conditions import Conditions, measuring
@@ -198,11 +199,33 @@ class ComparisonResult:
         return self.timing.warnings
 
     def __str__(self) -> str:
-        return (
-            f"{self.optimized.name} against {self.baseline.name}: {self.speedup:.3g}x "
-            f"[{self.speedup_low:.3g}, {self.speedup_high:.3g}], noise {self.noise_grade}, "
-            f"{self.instances} instances, {self.pairs} pairs"
+        shown = wording.interval(self.speedup, self.speedup_low, self.speedup_high, "x")
+        parts = (
+            f"{self.optimized.name} against {self.baseline.name}: {self._problem}{shown}",
+            f"noise {self.noise_grade}",
+            _counted(self.instances, "instance"),
+            _counted(self.pairs, "pair"),
+            "outputs match" if self.outputs is not None and self.outputs.matched else "",
         )
+        return ", ".join(part for part in parts if part) + self._doubt
+
+    @property
+    def _problem(self) -> str:
+        """What makes the speedup worth nothing."""
+        if self.timing.arguments_changed:
+            return f"ARGUMENTS CHANGED: {self.timing.arguments_changed}; "
+        if self.outputs is not None and self.outputs.comparisons and not self.outputs.matched:
+            return f"OUTPUTS DIFFER: {self.outputs.message}; "
+        return ""
+
+    @property
+    def _doubt(self) -> str:
+        compared = self.outputs is not None and self.outputs.comparisons
+        return "" if compared else "; OUTPUTS NOT COMPARED"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def summarise(timing: Timing) -> ComparisonResult:

@@ -182,9 +182,13 @@ def _value(criterion: Value, value: Number) -> Finding:
     estimate, low, high = ends(interval)
     if exact:
         low = high = None
-    sentence = f"{value.name} is {wording.interval(estimate, low, high, value.unit)}"
+    if isinstance(criterion.equals, bool):
+        sentence, claimed = f"{value.name}: {wording.answer(estimate)}", ", and {} is claimed"
+    else:
+        shown = wording.interval(estimate, low, high, value.unit)
+        sentence, claimed = f"{value.name} is {shown}", " against {}"
     if outcome is not Outcome.CONFIRMED:
-        sentence += f" against {wording.thresholds(criterion).removeprefix(value.name).strip()}"
+        sentence += claimed.format(wording.value_bounds(criterion, value.unit))
     if outcome is Outcome.INCONCLUSIVE:
         reasons = (Reason.UNDECIDED,)
         more = "a narrower interval" if value.trials is None else f"more than {value.trials} trials"

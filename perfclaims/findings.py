@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perfclaims import wording
+from perfclaims.codec import NOT_RECORDED
 from perfclaims.codes import Outcome, Reason
 from perfclaims.criteria import Criterion
 from perfclaims.statistics import Interval
@@ -20,6 +21,7 @@ class Finding:
         unit: "x", "us", "fraction", that of a Value, or None.
         worthwhile: the whole interval is above the criterion's worthwhile level.
         sentence: why, for a reader; without a final stop.
+        budget_s: seconds a comparison that would decide it; not in run files, since it follows from the rest.
     """
 
     label: str | None
@@ -31,6 +33,7 @@ class Finding:
     worthwhile: bool = False
     reasons: tuple[Reason, ...] = ()
     sentence: str = ""
+    budget_s: float | None = field(default=None, metadata=NOT_RECORDED)
 
     @property
     def measured(self) -> str:

@@ -148,7 +148,7 @@ class LocalSide:
         try:
             return self._clocked(self._timed, windows[position % len(windows)])
         except Exception as error:
-            error.add_note(f"raised by {self._title}")
+            self._name(error)
             raise
 
     def last_sample(self, position: int) -> tuple[int, object]:
@@ -174,8 +174,23 @@ class LocalSide:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        with _naming(f"raised by {self._title}"):
+        try:
             yield
+        except Exception as error:
+            self._name(error)
+            raise
+
+    def _name(self, error: Exception) -> None:
+        """Say on an exception whose it is, and with what it was called where that may be what is wrong."""
+        error.add_note(f"raised by {self._title}")
+        if isinstance(error, TypeError) and _raised_here(error):
+            count = len(self._windows[0][0])
+            error.add_note(
+                f"it was called with what `inputs` returned: {count} argument{'' if count == 1 else 's'}"
+                if self._sets.given
+                else "it was called without arguments, since no `inputs` was given: pass "
+                "inputs=lambda rng: (x, ...), which returns the arguments of a call as a tuple"
+            )
 
 
 @contextmanager
@@ -186,6 +201,14 @@ def _naming(note: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(note)
         raise
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether a call failed before any Python code of the callee ran, as with a wrong number of arguments."""
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    return innermost is not None and innermost.tb_frame.f_code.co_filename == __file__
 
 
 def _then_numpy(func: Callable[..., Any]) -> Callable[..., object]:

@@ -37,11 +37,15 @@ class Options(argparse.Namespace):
         """The preset's name, or seconds per comparison."""
         return self.budget or ("fast" if self.fast else "rigorous" if self.rigorous else "normal")
 
-    @property
-    def flags(self) -> str:
-        """The options without which a claim would be measured differently."""
+    def flags(self, budget_s: float | None = None) -> str:
+        """The options without which a claim would be measured differently.
+
+        Args:
+            budget_s: seconds a comparison instead of those that were asked for.
+        """
         words = ["--fast"] if self.fast else ["--rigorous"] if self.rigorous else []
-        words += [f"--budget {self.budget:g}"] if self.budget else []
+        words = words if budget_s is None else []
+        words += [f"--budget {budget_s or self.budget:g}"] if budget_s or self.budget else []
         words += [f"--seed {self.seed}"] if self.seed else []
         return " ".join(words)
 
@@ -72,7 +76,8 @@ def parser(program: str, *, fixed_paths: bool, output_dir: Path) -> argparse.Arg
         "rejudge",
         help="judge a run file again, from the samples in it",
         description="Judge every claim of a run file again, from the samples in it and nothing else. "
-        "The exit code is that of the run, and 2 where the file's verdicts are not what its evidence says.",
+        "The exit code is that of the run (130 where it was interrupted), and 2 where the file's verdicts "
+        "are not what its evidence says.",
     )
     again.add_argument("file", type=Path, metavar="FILE")
     return made
@@ -103,7 +108,7 @@ def _add_run_options(made: argparse.ArgumentParser, output_dir: Path) -> None:
         "--list",
         dest="listing",
         action="store_true",
-        help="show claims, thresholds and durations, measure nothing",
+        help="show what is claimed, thresholds and durations, measure nothing",
     )
     made.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help="of arguments, order and layout (default: 0)"

@@ -16,7 +16,7 @@ from perfclaims.experiment import Settings
 from perfclaims.process import Worker, WorkerError
 from perfclaims.recorder import Recorder
 from perfclaims.results import ClaimResult, ModuleResult
-from perfclaims.selection import is_pattern, matching_claims, matching_modules
+from perfclaims.selection import is_pattern, left_out_by_module, matching_claims, matching_modules
 
 
 class View(Protocol):
@@ -124,6 +124,7 @@ class Run:
                 planned.error = str(error)
 
     def _choose(self, modules: Sequence[str] | None, claims: Sequence[str] | None) -> None:
+        everywhere = {i: p.name for p in self.planned for i in p.worker.claims}
         if modules is not None:
             wanted = matching_modules(modules, [p.name for p in self.planned])
             self._keep([p for p in self.planned if p.name in wanted])
@@ -134,7 +135,8 @@ class Run:
                 chosen = matching_claims(claims, list(owners))
             except ValueError as error:
                 unread = "; ".join(p.error for p in self.planned if p.error is not None)
-                raise ValueError(f"{error}; {unread}" if unread else str(error)) from None
+                elsewhere = left_out_by_module(claims, list(owners), everywhere)
+                raise ValueError("; ".join(filter(None, (elsewhere or str(error), unread)))) from None
         for planned in self.planned:
             planned.chosen = [i for i in planned.worker.claims if i in chosen]
         if claims is not None:

@@ -141,9 +141,19 @@ class PerformanceTestSuite:
         return {test: plain_result(func) for test, func in tests.items()}
 
     def main(self) -> None:
-        """Run this suite's file from a terminal: call it under `if __name__ == "__main__":`."""
+        """Run this suite's file from a terminal: call it under `if __name__ == "__main__":`.
+
+        Raises:
+            RuntimeError: it is called while the file is imported, or where there is no file.
+        """
         from perfclaims.cli import main
 
+        caller = sys._getframe(1)
+        if caller.f_code.co_name == "<module>" and caller.f_globals.get("__name__") != "__main__":
+            raise RuntimeError(
+                f"suite.main() was called while {Path(caller.f_code.co_filename).name!r} is imported; put it "
+                'under `if __name__ == "__main__":`'
+            )
         file = getattr(sys.modules["__main__"], "__file__", None)
         if file is None:
             raise RuntimeError(

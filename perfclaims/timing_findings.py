@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from perfclaims import wording
-from perfclaims.advice import noisiest, what_would_decide
+from perfclaims.advice import Advice, noisiest, what_would_decide
 from perfclaims.codes import Outcome, Reason
 from perfclaims.criteria import Overhead, Speedup
 from perfclaims.evidence import Timing
@@ -95,7 +95,7 @@ class _Shown:
     claimed: str
 
     def finding(
-        self, label: str | None, quantity: Quantity, answer: Answer, comment: str, advice: str
+        self, label: str | None, quantity: Quantity, answer: Answer, comment: str, advice: Advice
     ) -> Finding:
         """The answer in numbers and words; `comment` and `advice` are for one that is not a plain yes."""
         main, fresh = (None if v is None else self._text(v) for v in (quantity.main, quantity.fresh))
@@ -109,7 +109,7 @@ class _Shown:
             single = Reason.SINGLE_INSTANCE in answer.reasons
             sentence += f": {_SINGLE_COMMENT if single else comment}"
         if answer.outcome is Outcome.INCONCLUSIVE:
-            sentence += f"; {advice}"
+            sentence += f"; {advice.text}"
         return Finding(
             label,
             answer.outcome,
@@ -118,6 +118,7 @@ class _Shown:
             worthwhile=answer.worthwhile,
             reasons=answer.reasons,
             sentence=sentence,
+            budget_s=advice.budget_s,
         )
 
     def _text(self, interval: Interval) -> str:
@@ -137,11 +138,11 @@ def _comment_on_speed(answer: Answer) -> str:
 
 def _advice(
     quantity: Quantity, answer: Answer, threshold: float, timing: Timing, ratio: Ratio, *, unit: float
-) -> str:
+) -> Advice:
     if answer.outcome is not Outcome.INCONCLUSIVE:
-        return ""
+        return Advice()
     if Reason.SINGLE_INSTANCE in answer.reasons:
-        return "pass Implementation(name, build), so that it is built anew in other layouts"
+        return Advice("pass Implementation(name, build), so that it is built anew in other layouts")
     return what_would_decide(
         timing,
         ratio,

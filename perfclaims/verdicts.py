@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from perfclaims.claims import Claim
 from perfclaims.codes import Outcome, Reason, Verdict
-from perfclaims.criteria import OutputsMatch, Speedup
+from perfclaims.criteria import Criterion, OutputsMatch, Speedup, Value
 from perfclaims.evaluation import evaluate
 from perfclaims.evidence import Evidence, Missing, Piece, Scaling, Timing
 from perfclaims.findings import CriterionResult, Finding
@@ -69,7 +69,23 @@ def _missing(result: CriterionResult, evidence: Evidence) -> str:
     name = getattr(criterion, "name", "")
     named = f" named {name!r}" if name else ""
     needed = f"{criterion.kind} needs evidence of kind {criterion.evidence_kind!r}{named}{wanted}"
-    return f"{needed}, and there is none{known}"
+    label = f", label={criterion.label!r}" if criterion.label else ""
+    calls = " or ".join(f"experiment.{call}{label})" for call in _calls(criterion))
+    return f"{needed}, and there is none{known}; call {calls}"
+
+
+def _calls(criterion: Criterion) -> tuple[str, ...]:
+    """Calls that give a criterion its evidence, as far as their last argument."""
+    if isinstance(criterion, Value):
+        named = repr(criterion.name)
+        return f"value({named}, number", f"rate({named}, successes, trials"
+    return {
+        "timing": ("time(baseline, optimized",),
+        "outputs": ("time(baseline, optimized", "outputs(expected, actual"),
+        "sizes": ("sizes(baseline=..., optimized=...",),
+        "outcomes": ("outcomes(baseline=..., optimized=...",),
+        "scaling": ("scaling(build_for_size, sizes",),
+    }[criterion.evidence_kind]
 
 
 def _decide(claim: Claim, evidence: Evidence, criteria: Sequence[CriterionResult]) -> Decision:

@@ -17,15 +17,18 @@ from perfclaims.criteria import (
     Value,
 )
 
+# Beyond this not every whole number is a float.
+_MOST_WHOLE = 1e15
+
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Shortest form with `digits` significant digits and no exponent for everyday sizes."""
+    """Shortest form with `digits` significant digits, or a whole number in full; seldom an exponent."""
     if value is None or math.isnan(value):
         return "?"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    if value == 0:
-        return "0"
+    if value == int(value) and abs(value) < _MOST_WHOLE:
+        return str(int(value))
     if 1e-4 <= abs(value) < 1e7:
         whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
         text = f"{value:.{max(0, digits - whole)}f}" if whole else f"{value:.{digits}g}"
@@ -70,8 +73,17 @@ def about(count: float) -> str:
     return str(round(float(f"{count:.2g}")))
 
 
-def thresholds(criterion: Criterion) -> str:
-    """What a criterion demands, in a few words: `at least 2.2x`."""
+def answer(value: float | None) -> str:
+    """A yes or a no that is kept as 1 or 0."""
+    return "yes" if value == 1 else "no" if value == 0 else number(value)
+
+
+def thresholds(criterion: Criterion, unit: str | None = None) -> str:
+    """What a criterion demands, in a few words: `at least 2.2x`.
+
+    Args:
+        unit: of what a Value names, where it is known: the criterion itself does not say.
+    """
     match criterion:
         case Speedup():
             mean = " in geometric mean" if criterion.over else ""
@@ -79,7 +91,8 @@ def thresholds(criterion: Criterion) -> str:
         case SizeRatio():
             return f"at least {ratio(criterion.at_least)}x smaller"
         case AccuracyDrop():
-            return f"at most {percent(criterion.at_most)} points lost"
+            lost = percent(criterion.at_most)
+            return f"at most {lost} {'point' if lost == '1' else 'points'} lost"
         case Overhead(at_most=None):
             return f"at most {number(criterion.at_most_us)} us more"
         case Overhead():
@@ -87,22 +100,33 @@ def thresholds(criterion: Criterion) -> str:
             return f"at most {percent(criterion.at_most)} % more"
         case ScalingExponent():
             return f"exponent {bounds(criterion.at_least, criterion.at_most)}"
-        case Value(equals=None):
-            return f"{criterion.name} {bounds(criterion.at_least, criterion.at_most)}"
         case Value():
-            return f"{criterion.name} exactly {number(criterion.equals, 6)}"
+            colon = ":" if isinstance(criterion.equals, bool) else ""
+            return f"{criterion.name}{colon} {value_bounds(criterion, unit)}"
         case OutputsMatch():
             return f"outputs match ({criterion.tolerance.describe()})"
     raise TypeError(f"unknown criterion {criterion!r}")
 
 
+def value_bounds(criterion: Value, unit: str | None = None) -> str:
+    """What a Value must be: `at most 1 us`, or `yes` for what is true or false."""
+    if isinstance(criterion.equals, bool):
+        return answer(criterion.equals)
+    demanded = (
+        bounds(criterion.at_least, criterion.at_most)
+        if criterion.equals is None
+        else f"exactly {number(criterion.equals, 6)}"
+    )
+    return f"{demanded} {unit}" if unit else demanded
+
+
 def bounds(low: float | None, high: float | None) -> str:
-    """`at least 1`, `at most 2`, or `from 1 to 2`."""
+    """`at least 1`, `at most 2`, or `between 1 and 2`."""
     if low is None:
         return f"at most {number(high)}"
     if high is None:
         return f"at least {number(low)}"
-    return f"from {number(low)} to {number(high)}"
+    return f"between {number(low)} and {number(high)}"
 
 
 def duration(seconds: float) -> str:

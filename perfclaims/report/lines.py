@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from perfclaims import wording
 from perfclaims.claims import Claim
@@ -28,6 +29,7 @@ _MATCH = {
     Outcome.REFUTED: "they differ",
     Outcome.INCONCLUSIVE: "not compared",
 }
+_NOT_CLAIMED = "nothing claimed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,54 +41,59 @@ class Line:
     measured: str
 
     @property
-    def text(self) -> str:
-        """Label and measurement on one line."""
-        return f"{self.label}: {self.measured}" if self.label else self.measured
-
-    @property
-    def narrowest(self) -> int:
-        """Columns that it cannot do without."""
-        return len(self.measured) + (2 if self.label else 0)
-
-    def fitted(self, room: int) -> list[str]:
-        """The text, with the measurement below its label where the room is too small for both."""
-        if len(self.text) <= room or not self.label:
-            return [self.text]
-        return [f"{self.label}:", f"  {self.measured}"]
+    def left(self) -> str:
+        """Label and claim together, as they stand beside what was measured."""
+        return f"{self.label}: {self.claimed}" if self.label else self.claimed
 
 
 def lines_of(result: ClaimResult) -> Iterator[Line]:
     """What each criterion found, then what was measured though no criterion speaks of it."""
     judged = {id(r.criterion): r for r in result.criteria}
+    matched: dict[str, list[CriterionResult]] = {}
     for criterion in result.claim.criteria:
         found = judged.get(id(criterion))
-        if _worth_a_line(criterion, found, result.claim):
+        if isinstance(criterion, OutputsMatch) and _passed(found):
+            matched.setdefault(wording.thresholds(criterion), []).append(found)
+        elif not isinstance(criterion, OutputsMatch) or _worth_a_line(found, result.claim):
             yield from _of_criterion(criterion, found, result)
+    yield from (_of_matches(claimed, results) for claimed, results in matched.items())
     for piece in result.evidence.pieces:
         measured = None if _spoken_of(piece, result.claim) else _measured(piece)
         if measured is not None:
             names = (getattr(piece, "name", None), piece.label)
-            yield Line("-", ", ".join(name for name in names if name), measured)
+            yield Line(_NOT_CLAIMED, ", ".join(name for name in names if name), measured)
 
 
-def _worth_a_line(criterion: Criterion, found: CriterionResult | None, claim: Claim) -> bool:
-    """A check of outputs that passed needs none, beside other criteria."""
-    passed = found is None or not found.findings or found.outcome is Outcome.CONFIRMED
-    return not (isinstance(criterion, OutputsMatch) and passed) or len(claim.criteria) == 1
+def _passed(found: CriterionResult | None) -> TypeGuard[CriterionResult]:
+    return found is not None and bool(found.findings) and found.outcome is Outcome.CONFIRMED
+
+
+def _worth_a_line(found: CriterionResult | None, claim: Claim) -> bool:
+    """A check of outputs that was not made needs none, beside other criteria."""
+    return (found is not None and bool(found.findings)) or len(claim.criteria) == 1
+
+
+def _of_matches(claimed: str, results: Sequence[CriterionResult]) -> Line:
+    """One line for all checks of outputs that passed under one tolerance."""
+    checks = sum(len(result.findings) for result in results)
+    label = results[0].criterion.label if len(results) == 1 else None
+    return Line(claimed, label or "", _MATCH[Outcome.CONFIRMED] if checks == 1 else f"all {checks} match")
 
 
 def _of_criterion(criterion: Criterion, found: CriterionResult | None, result: ClaimResult) -> Iterator[Line]:
-    claimed = wording.thresholds(criterion)
     if found is None or not found.findings:
-        yield Line(claimed, criterion.label or "", "-")
+        yield Line(wording.thresholds(criterion), criterion.label or "", "-")
         return
-    for i, finding in enumerate(found.findings):
-        yield Line(claimed if i == 0 else "", finding.label or "", _found(criterion, finding, result))
+    for finding in found.findings:
+        claimed = wording.thresholds(criterion, finding.unit)
+        yield Line(claimed, finding.label or "", _found(criterion, finding, result))
 
 
 def _found(criterion: Criterion, finding: Finding, result: ClaimResult) -> str:
     if isinstance(criterion, OutputsMatch):
         return _MATCH[finding.outcome]
+    if isinstance(criterion, Value) and isinstance(criterion.equals, bool):
+        return wording.answer(finding.estimate)
     timings = [p for p in result.evidence.pieces if isinstance(p, Timing) and p.label == finding.label]
     graded = criterion.evidence_kind == "timing" and timings
     return f"{finding.measured} {_grade(timings[0])}".rstrip() if graded else finding.measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from perfclaims.codes import Outcome, Verdict
 from perfclaims.report.layout import wrapped
@@ -13,12 +13,16 @@ from perfclaims.results import ClaimResult, ModuleResult
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-def remarks(modules: Sequence[ModuleResult], repeat: str | None) -> str:
+# The command that repeats a run, with another budget where one is given.
+Repeat = Callable[[float | None], str]
+
+
+def remarks(modules: Sequence[ModuleResult], repeat: Repeat | None) -> str:
     """Reasons of all that did not pass, ours before the statements of others, then warnings.
 
     Args:
         modules: of the run.
-        repeat: command to which `--claim ID` is added; None: nothing is said about repeating.
+        repeat: the command to which `--claim ID` is added; None: nothing is said about repeating.
     """
     claims = [claim for module in modules for claim in module.claims]
     open_ = [claim for claim in claims if claim.ran and claim.verdict is not Verdict.PASS]
@@ -29,15 +33,24 @@ def remarks(modules: Sequence[ModuleResult], repeat: str | None) -> str:
     return "\n".join(parts)
 
 
-def _remark(result: ClaimResult, repeat: str | None) -> str:
+def _remark(result: ClaimResult, repeat: Repeat | None) -> str:
     verdict = f"{result.verdict} ({', '.join(result.reasons)})" if result.reasons else str(result.verdict)
     if result.status == "audited":
         who = f"stated by {result.source}" if result.source else "a statement of others"
         verdict = f"{who}, {_standing(result)}: {verdict}"
-    text = wrapped(f"{result.id}: {verdict}. {result.summary}")
-    if repeat is None:
-        return text
-    return f"{text}\n    repeat: {repeat} --claim {shlex.quote(result.id)}"
+    lines = [
+        wrapped(f"{result.id}: {verdict}. {result.summary}"),
+        wrapped(f"claimed: {result.statement}", "    "),
+    ]
+    if repeat is not None:
+        lines.append(f"    repeat: {repeat(_deciding_budget(result))} --claim {shlex.quote(result.id)}")
+    return "\n".join(lines)
+
+
+def _deciding_budget(result: ClaimResult) -> float | None:
+    """Seconds a comparison that would decide all that is open, as far as that is known."""
+    budgets = [f.budget_s for c in result.criteria for f in c.findings if f.budget_s is not None]
+    return None if result.verdict is Verdict.ERROR else max(budgets, default=None)
 
 
 def _standing(result: ClaimResult) -> str:

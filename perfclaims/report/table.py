@@ -1,13 +1,13 @@
-"""The table: claimed, measured with its interval, and verdict, with a line for every piece of evidence."""
+"""The table: each claim with its statement and verdict, then what is claimed beside what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import zip_longest
 
 from perfclaims.codes import Verdict
 from perfclaims.evidence import Timing
-from perfclaims.report.layout import grid, room_beside, widths_of, wrapped
+from perfclaims.report.layout import columns_beside, folded, grid, table_width, wrapped
 from perfclaims.report.lines import Line, lines_of
 from perfclaims.results import ClaimResult, ModuleResult
 
@@ -18,81 +18,47 @@ _COLOURS = {
     Verdict.ERROR: "35",
 }
 _FAINT = "2"
-_BESIDE = ("claim", "claimed", "measured", "verdict")
-_STACKED = ("claim", "measured", "verdict")
+_HEADER = (("claim", "verdict"), ("    claimed", "measured"))
+# Of the second column: `1.123x [1.123, 1.123] B` and most values with their units.
+_MEASURED = 32
+_INDENT = "    "
 _LEGEND = "Grades A to D: noise of at most 0.25 %, 1 %, 5 %, or more; a star: one instance only."
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A claim's lines; `shown` is its verdict as it is printed, with or without colour."""
-
-    claim: str
-    verdict: Verdict
-    shown: str
-    lines: list[Line]
-
-
-# Cells on the left, what was measured, and the verdict.
-Row = tuple[tuple[str, ...], Line, str]
-
-
 def table(modules: Sequence[ModuleResult], *, colour: bool = False) -> str:
-    """All claims of a run, module by module, in columns of the same widths."""
-    entries = [[_entry(result, colour=colour) for result in module.claims] for module in modules]
-    shown = [entry for module in entries for entry in module]
-    if not shown:
-        return ""
-    narrowest = max(line.narrowest for entry in shown for line in entry.lines)
-    stacked = _room(shown, stacked=False) < narrowest
-    room = _room(shown, stacked=stacked)
-    header = _STACKED if stacked else _BESIDE
-    drawn = [
-        [cells for entry in module for row in _rows(entry, stacked=stacked) for cells in _cells(row, room)]
-        for module in entries
-    ]
-    widths = [*widths_of([header[:-1], *(cells[:-1] for rows in drawn for cells in rows)]), len(header[-1])]
+    """All claims of a run, module by module; the columns depend on the width of the screen alone."""
+    widths = columns_beside(_MEASURED)
     parts = [
-        f"{module.title} ({module.module})\n\n{grid(header, rows, widths)}"
-        for module, rows in zip(modules, drawn, strict=True)
-        if rows
+        f"{module.title} ({module.module})\n\n{grid(_HEADER, rows, widths)}"
+        for module in modules
+        if (rows := [row for result in module.claims for row in _rows(result, widths, colour=colour)])
     ]
     graded = any(
         isinstance(p, Timing) for m in modules for result in m.claims for p in result.evidence.pieces
     )
-    return "\n\n".join([*parts, *([wrapped(_LEGEND)] if graded else [])])
+    return "\n\n".join([*parts, *([wrapped(_LEGEND)] if graded and parts else [])])
 
 
-def _room(entries: Sequence[Entry], *, stacked: bool) -> int:
-    """Columns left for what was measured."""
-    rows = [row for entry in entries for row in _rows(entry, stacked=stacked)]
-    left = widths_of([(_STACKED if stacked else _BESIDE)[:-2], *(row[0] for row in rows)])
-    verdict = max(len("verdict"), *(len(entry.verdict) for entry in entries))
-    return room_beside([*left, verdict])
-
-
-def _rows(entry: Entry, *, stacked: bool) -> list[Row]:
-    """A claim's rows; on a narrow screen what is claimed stands below its claim."""
-    if stacked:
-        below: list[Row] = [((f"  {line.claimed}",), line, "") for line in entry.lines]
-        return [((entry.claim,), Line("", "", ""), entry.shown), *below]
-    return [
-        ((entry.claim if i == 0 else "", line.claimed), line, entry.shown if i == 0 else "")
-        for i, line in enumerate(entry.lines)
-    ]
-
-
-def _cells(row: Row, room: int) -> list[tuple[str, ...]]:
-    left, line, verdict = row
-    first, *more = line.fitted(room)
-    return [(*left, first, verdict), *((*("" for _ in left), text, "") for text in more)]
-
-
-def _entry(result: ClaimResult, *, colour: bool) -> Entry:
+def _rows(result: ClaimResult, widths: Sequence[int], *, colour: bool) -> list[tuple[str, ...]]:
     audited = result.status == "audited"
-    claim = f"{result.id} (audited)" if audited else result.id
-    lines = list(lines_of(result)) or [Line("-", "", "-")]
-    return Entry(claim, result.verdict, painted(result.verdict, audited=audited, colour=colour), lines)
+    name = f"{result.id} (audited)" if audited else result.id
+    rows: list[tuple[str, ...]] = [(name, painted(result.verdict, audited=audited, colour=colour))]
+    rows += [(line,) for line in stated(result.statement, result.source if audited else "")]
+    for line in lines_of(result):
+        rows += _cells(line, widths)
+    return rows
+
+
+def _cells(line: Line, widths: Sequence[int]) -> list[tuple[str, str]]:
+    """A line in its two columns, each folded where it is too long."""
+    left = folded(line.left, widths[0], _INDENT, _INDENT + "  ")
+    return list(zip_longest(left, folded(line.measured, widths[1], hanging="  "), fillvalue=""))
+
+
+def stated(statement: str, source: str) -> list[str]:
+    """What a claim says, and who says so where that is given, in lines across a table."""
+    text = f"{statement.rstrip('.')}. Source: {source}" if source else statement
+    return folded(text, table_width(), "  ", "  ")
 
 
 def painted(verdict: Verdict, *, audited: bool, colour: bool) -> str:

@@ -10,6 +10,7 @@ import pytest
 from synthetic_suites import N, claim, documents, failing, files, run, suite, verdicts
 
 from perfclaims.cli import main
+from perfclaims.options import Options, parser
 
 # Verdicts and exit codes
 
@@ -79,7 +80,8 @@ def test_budget_and_seed_are_on_record(cli, tmp_path):
     [
         (["--claim", "n.pas"], "unknown claim 'n.pas'; the nearest are 'n.pass'"),
         (["--module", "99"], "unknown module '99'; known are: module_16_m, module_17_n"),
-        (["--module", "17", "--claim", "m.pass"], "unknown claim 'm.pass'"),
+        (["--module", "17", "--claim", "m.pass"], "unknown claim 'm.pass' in the modules chosen; it is in"),
+        (["--claim", "m"], "unknown claim 'm'; 'm.*' means all of that family, 6 in number"),
     ],
 )
 def test_an_unknown_name_ends_the_run_before_it_begins_and_leaves_nothing(cli, tmp_path, arguments, said):
@@ -145,13 +147,16 @@ def test_the_report_ends_with_remarks_then_the_run_file_then_the_sentence(cli, t
     order = [
         "Title of module_16_m (module_16_m)",
         "claim",
+        "  says m.pass",
         "m.fail: FAIL (no-benefit). x is 0.5 against at least 1.",
+        "    claimed: says m.fail",
         "    repeat: ",
         "m.error: ERROR (raised). NameError: name 'missing' is not defined (at tests/test_module_16_m.py:",
         "audit.fail: stated by a blog, does not hold: FAIL",
+        "    claimed: says audit.fail",
         "NOT_APPLICABLE: m.away: no GPU here.",
         f"run file: {tmp_path / 'out' / files(tmp_path)[0]}",
-        "ERROR: 1 of 3 asserted claims passed, 1 FAIL, 1 ERROR, 1 audited (1 FAIL), 1 not applicable; exit",
+        "ERROR: 1 of 3 asserted claims passed, 1 FAIL (m.fail), 1 ERROR (m.error), 1 audited (1 FAIL), 1 not",
     ]
     places = [out.find(("\n" if i else "") + text) for i, text in enumerate(order)]
     assert -1 not in places
@@ -175,7 +180,7 @@ def test_quiet_says_only_the_result_and_why(cli):
     _, out, err = cli("--claim", "m.fail", "--quiet")
     assert err == ""
     assert out.startswith("m.fail: FAIL")
-    assert "claimed" not in out
+    assert "measured" not in out
 
 
 def test_the_command_that_repeats_a_claim_repeats_just_that(study, tmp_path):
@@ -189,6 +194,20 @@ def test_the_command_that_repeats_a_claim_repeats_just_that(study, tmp_path):
     (document,) = documents(tmp_path / "again")
     assert verdicts(document) == {"m.fail": "FAIL"}
     assert document["configuration"]["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "same", "longer"),
+    [
+        (["--fast"], "--fast", "--budget 4.4"),
+        (["--rigorous", "--seed", "3"], "--rigorous --seed 3", "--budget 4.4 --seed 3"),
+        (["--budget", "2"], "--budget 2", "--budget 4.4"),
+        ([], "", "--budget 4.4"),
+    ],
+)
+def test_a_budget_that_would_decide_takes_the_place_of_the_one_given(tmp_path, given, same, longer):
+    options = parser("x", fixed_paths=True, output_dir=tmp_path).parse_args(given, namespace=Options())
+    assert (options.flags(), options.flags(4.4)) == (same, longer)
 
 
 def test_two_runs_in_one_second_have_files_of_their_own(cli, tmp_path):
@@ -207,7 +226,8 @@ def test_the_list_measures_and_writes_nothing(cli, tmp_path):
     assert (code, err) == (0, "")
     assert files(tmp_path) == []
     slow = next(line for line in out.splitlines() if line.startswith("m.slow"))
-    assert slow.split() == ["m.slow", "x", "at", "least", "1", "20", "s", "slow,", "left", "out"]
+    assert slow.split() == ["m.slow", "20", "s", "slow,", "left", "out"]
+    assert "\n  says m.slow\n    x at least 1\n" in out
     assert out.rstrip().endswith("about 20 s in all")
 
 

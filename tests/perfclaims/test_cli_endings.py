@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_leaves_a_readable_file_and_no_worker(hanging, tmp_
     assert document["interrupted"]
     assert verdicts(document) == {"s.first": "PASS"}
     again = run("rejudge", next((tmp_path / "out").glob("*.json")))
-    assert again.returncode == 0
+    assert again.returncode == 130
     assert "Interrupted" in again.stdout
 
 

@@ -89,7 +89,10 @@ def test_judging_again_gives_the_verdicts_of_the_run_and_its_exit_code(cli, tmp_
     again, out, err = rejudge(tmp_path / "out" / files(tmp_path)[0], capsys)
     assert (again, err) == (code, "") == (1, "")
     lines = [line for line in first.splitlines() if not line.startswith(("    repeat:", "run file:"))]
-    assert [line for line in out.splitlines() if line] == [line for line in lines if line]
+    again = out.splitlines()
+    path = tmp_path / "out" / files(tmp_path)[0]
+    assert again.pop(-2) == f"judged again: all 4 verdicts follow from the samples in '{path}'"
+    assert [line for line in again if line] == [line for line in lines if line]
 
 
 def test_a_file_that_does_not_say_what_its_evidence_says_is_exit_code_2(cli, tmp_path, capsys):
@@ -101,6 +104,7 @@ def test_a_file_that_does_not_say_what_its_evidence_says_is_exit_code_2(cli, tmp
     assert "differs: m.fail: the file says PASS, its evidence says FAIL" in err
     assert out.rstrip().endswith("does not say what its evidence says; exit code 2.")
     assert "exit code 1" not in out
+    assert "judged again" not in out
 
 
 def test_an_interrupted_run_is_judged_as_far_as_it_got(cli, tmp_path, capsys):
@@ -112,8 +116,8 @@ def test_an_interrupted_run_is_judged_as_far_as_it_got(cli, tmp_path, capsys):
     del document["modules"][0]["claims"][1]
     path.write_text(json.dumps(document))
     code, out, _ = rejudge(path, capsys)
-    assert code == 0
-    assert out.rstrip().endswith("Interrupted: 1 of 1 asserted claim passed; exit code 0.")
+    assert code == 130
+    assert out.rstrip().endswith("Interrupted: 1 of 1 asserted claim passed; exit code 130.")
 
 
 @pytest.mark.parametrize(

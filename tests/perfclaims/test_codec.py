@@ -1,7 +1,7 @@
 """Frozen dataclasses become strict JSON and come back equal; other data is refused with its place."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perfclaims.codec import DecodeError, decode, encode
+from perfclaims.codec import NOT_RECORDED, DecodeError, decode, encode
 
 
 class Colour(StrEnum):
@@ -139,3 +139,14 @@ def test_a_long_value_is_cut_in_the_message():
     with pytest.raises(DecodeError) as caught:
         decode(int, "x" * 10_000)
     assert len(str(caught.value)) < 150
+
+
+@dataclass(frozen=True)
+class Derived:
+    number: int
+    twice: int = field(default=0, metadata=NOT_RECORDED)
+
+
+def test_what_follows_from_the_rest_stays_out_of_files():
+    assert encode(Derived(2, 4)) == {"number": 2}
+    assert decode(Derived, {"number": 2}) == Derived(2)

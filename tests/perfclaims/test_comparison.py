@@ -6,10 +6,13 @@ import threading
 
 import numpy as np
 import pytest
+from evidence_factory import differing, timing
 from simulated import MS, as_timing, simulated
 
 from perfclaims import Implementation, OutputsMatch, PerformanceComparator
 from perfclaims.comparison import Request, measure, summarise
+from perfclaims.evidence import OutputCheck
+from perfclaims.outputs import Tolerance
 
 
 def loop(x):
@@ -74,6 +77,24 @@ def test_wrong_outputs_are_told_and_may_be_left_unasked():
     assert comparator.compare_implementations(**wrong, inputs=vectors, outputs=None).outputs is None
     loose = comparator.compare_implementations(**wrong, inputs=vectors, outputs=OutputsMatch(atol=2))
     assert loose.outputs.matched
+
+
+def printed(**changes):
+    """What a comparison of one instance prints."""
+    return str(summarise(timing(3.0, single=True, **changes)))
+
+
+def test_a_result_prints_whether_outputs_were_compared_and_agree():
+    assert printed().startswith("arrays against loops: 3x [")
+    assert printed().endswith(", 1 instance, 10 pairs, outputs match")
+    for unchecked in ([], [OutputCheck(Tolerance(), None, None)]):
+        assert printed(checks=unchecked).endswith(", 1 instance, 10 pairs; OUTPUTS NOT COMPARED")
+    wrong = printed(checks=[differing()])
+    assert wrong.startswith("arrays against loops: OUTPUTS DIFFER: 3 of 64 elements differ; 3x [")
+    assert wrong.endswith(", 10 pairs")
+    changed = printed(arguments_changed="the optimised side changed its arguments")
+    assert "loops: ARGUMENTS CHANGED: the optimised side changed its arguments; 3x [" in changed
+    assert ", 10 instances, 30 pairs, " in str(summarise(timing(3.0)))
 
 
 def test_plain_callables_are_one_instance_and_graded_so():

@@ -412,11 +412,11 @@ class TestAccuracy:
         lost = finding(AccuracyDrop(0.01), outcomes(100, 0, 1000))
         assert (lost.outcome, lost.reasons) == (REFUTED, (Reason.ACCURACY_DROPPED,))
         assert lost.sentence.startswith("10 points of accuracy lost, at most 11.")
-        assert lost.sentence.endswith(", against at most 1 points lost")
+        assert lost.sentence.endswith(", against at most 1 point lost")
         few = finding(AccuracyDrop(0.01), outcomes(0, 0, 20))
         assert (few.outcome, few.reasons) == (OPEN, (Reason.UNDECIDED,))
         assert few.estimate == 0.0
-        assert "which does not show at most 1 points lost: about " in few.sentence
+        assert "which does not show at most 1 point lost: about " in few.sentence
         assert few.sentence.endswith(" examples would, if the loss stays as it is")
 
     @pytest.mark.parametrize(
@@ -522,7 +522,7 @@ class TestValue:
 
     def test_words_keep_the_unit_of_the_author(self):
         found = finding(Value("share", at_most=3), number("share", 12.5, unit="%"))
-        assert found.sentence == "share is 12.5 % against at most 3"
+        assert found.sentence == "share is 12.5 % against at most 3 %"
         assert found.measured == "12.5 %"
         wide = finding(Value("x", at_least=3), number("x", 4.0, low=3.5, high=4.5))
         assert wide.sentence == "x is 4 [3.5, 4.5]"

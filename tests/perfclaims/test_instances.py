@@ -304,6 +304,31 @@ def test_an_error_names_the_side_and_the_implementation(what, side):
     assert caught.value.__notes__ == [f"raised by {names[side]}"]
 
 
+@pytest.mark.parametrize("what", ["call", "sample", "last_sample", "last_output"])
+def test_a_call_with_wrong_arguments_is_told_where_arguments_come_from(what):
+    def notes_of(func, inputs):
+        source = LocalSource(Implementation.of("a", func), Implementation.of("b", func), inputs, 1)
+        instance = source.build(0)
+        instance.batch(1, 1, 10)
+        instance.lay_out_last(1, 1)
+        arguments = {"call": (), "last_output": (0, 0)}.get(what, (0,))
+        with pytest.raises(TypeError) as caught:
+            getattr(instance.optimized, what)(*arguments)
+        assert caught.value.__notes__[0] == "raised by the optimised 'b'"
+        return caught.value.__notes__[1:]
+
+    for takes_two in (np.dot, lambda x, y: x):
+        (without,) = notes_of(takes_two, None)
+        assert (
+            "called without arguments, since no `inputs` was given: pass inputs=lambda rng: (x, ...)"
+            in without
+        )
+        (with_one,) = notes_of(takes_two, lambda rng: (rng.random(3),))
+        assert with_one == "it was called with what `inputs` returned: 1 argument"
+    # An error from within says nothing about its arguments.
+    assert notes_of(lambda: len(5), None) == []
+
+
 def test_samples_leave_no_garbage_behind():
     instance = instance_of(lambda x: x)
     instance.baseline.sample(0)

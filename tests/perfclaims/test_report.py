@@ -19,16 +19,17 @@ from evidence_factory import (
     timing,
 )
 
-from perfclaims.codes import Reason
+from perfclaims.codes import Reason, Verdict
 from perfclaims.criteria import AccuracyDrop, OutputsMatch, SizeRatio, Speedup, Value
 from perfclaims.evidence import Trouble
-from perfclaims.report.layout import grid, wrapped, write_line
+from perfclaims.report.layout import folded, grid, wrapped, write_line
 from perfclaims.report.remarks import remarks
 from perfclaims.report.table import table
-from perfclaims.report.text import listing, sentence
+from perfclaims.report.text import listing, sentence, verdicts_hold
 
 BUSY = "the machine was busy: others kept {} of 2 cores busy and this process lost {}% of its time; rerun"
 AT_LEAST_1 = Value("x", at_least=1)
+PARTLY = Value("y", at_least=1)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def broken(id="a.raises", **changes):  # noqa: A002
 
 
 def rows(text):
-    """The lines of a table below its rule, each split at its columns."""
+    """The lines of a table below its rule, each split at its columns; statements left out."""
     lines = text.split("\n")
     rule = next(i for i, line in enumerate(lines) if set(line) == {"-", " "})
     ends = [len(part) for part in lines[rule].split("  ")]
@@ -68,36 +69,60 @@ def rows(text):
     for line in lines[rule + 1 :]:
         if not line:
             break
+        if line.startswith("  ") and line[2] != " ":
+            continue
         cells, start = [], 0
         for width in ends[:-1]:
-            cells.append(line[start : start + width].rstrip())
+            cells.append(line[start : start + width].strip())
             start += width + 2
-        found.append([*cells, line[start:]])
+        found.append([*cells, line[start:].strip()])
     return found
 
 
 # The table
 
 
-def test_each_criterion_has_a_row_with_what_is_claimed_and_measured_and_each_claim_its_verdict():
+def test_below_each_claim_with_its_verdict_stands_what_is_claimed_beside_what_was_measured():
     both = claim(Speedup(at_least=1.5), SizeRatio(at_least=3), OutputsMatch(), id="a.both")
     found = rows(table([module(result(both, timing(2.0, label="n=1"), sizes(4000, 1000)), failing())]))
-    assert found[0][0::3] == ["a.both", "PASS"]
-    assert found[0][1] == "at least 1.5x"
-    assert found[0][2].startswith("n=1: 2x [1.99")
-    assert found[0][2].endswith("] B")
-    assert found[1:] == [["", "at least 3x smaller", "4x", ""], ["a.fails", "x at least 1", "0.5", "FAIL"]]
+    assert found[0] == ["a.both", "PASS"]
+    assert found[1][0] == "n=1: at least 1.5x"
+    assert found[1][1].startswith("2x [1.99")
+    assert found[1][1].endswith("] B")
+    assert found[2:] == [
+        ["at least 3x smaller", "4x"],
+        ["outputs match (rtol 1e-05, atol 1e-06)", "they match"],
+        ["a.fails", "FAIL"],
+        ["x at least 1", "0.5"],
+    ]
 
 
-def test_a_criterion_without_a_label_has_a_row_for_each_piece_and_its_claim_once():
+def test_every_claim_says_what_it_claims_and_those_of_others_who_says_so(columns):
+    columns(60)
+    stated = "a statement that is rather longer than one line of the screen on which it is to be read."
+    ours = result(replace(claim(AT_LEAST_1, id="a.ours"), statement=stated), number("x", 2.0))
+    theirs = result(audited(AT_LEAST_1, id="b.theirs", source="a blog"), number("x", 2.0))
+    lines = table([module(ours, theirs)]).split("\n")
+    at = lines.index("a.ours                      PASS")
+    assert lines[at + 1 : at + 3] == [
+        "  a statement that is rather longer than one line of the",
+        "  screen on which it is to be read.",
+    ]
+    assert lines[lines.index("b.theirs (audited)          PASS") + 1] == (
+        "  It is as good as they say. Source: a blog"
+    )
+    assert "a paper" not in "\n".join(lines)
+
+
+def test_a_criterion_without_a_label_has_a_row_for_each_piece():
     two = claim(Speedup(at_least=1.5), OutputsMatch(), id="a.two")
     found = rows(table([module(result(two, timing(2.0, label="n=1"), timing(3.0, label="n=2")))]))
-    assert [row[:2] for row in found] == [["a.two", "at least 1.5x"], ["", ""]]
-    assert [row[2].split(":")[0] for row in found] == ["n=1", "n=2"]
+    assert [row[0] for row in found[1:3]] == ["n=1: at least 1.5x", "n=2: at least 1.5x"]
+    assert [row[1].split("x")[0] for row in found[1:3]] == ["2", "3"]
 
 
 def test_what_no_criterion_speaks_of_is_shown_with_nothing_claimed():
-    labelled = claim(Speedup(at_least=1.5, label="n=1"), OutputsMatch(), id="a.x")
+    labelled = claim(Speedup(at_least=1.5, label="n=1"), OutputsMatch(label="n=1"), id="a.x")
     pieces = [
         timing(2.0, label="n=1"),
         timing(0.5, label="n=2"),
@@ -107,40 +132,70 @@ def test_what_no_criterion_speaks_of_is_shown_with_nothing_claimed():
         outcomes(3, 1, 1000),
         scaling(2.0),
     ]
-    found = rows(table([module(result(labelled, *pieces))]))
-    assert [row[1] for row in found] == ["at least 1.5x", "-", "-", "-", "-", "-", "-"]
-    shown = [row[2] for row in found]
-    assert shown[1].startswith("n=2: 0.5x [")
-    assert shown[2:5] == ["4x smaller", "peak: 12.5 MB [12, 13]", "peak, cold: 3"]
-    assert shown[5].startswith("accuracy lost 0.2 %")
-    assert shown[6].startswith("exponent 2 [")
+    found = [row for row in rows(table([module(result(labelled, *pieces))]))[3:] if row[0]]
+    assert [row[0] for row in found] == [
+        "n=2: nothing claimed",
+        "nothing claimed",
+        "peak: nothing claimed",
+        "peak, cold: nothing claimed",
+        "nothing claimed",
+        "nothing claimed",
+    ]
+    shown = [row[1] for row in found]
+    assert shown[0].startswith("0.5x [")
+    assert shown[1:4] == ["4x smaller", "12.5 MB [12, 13]", "3"]
+    assert shown[4].startswith("accuracy lost 0.2 %")
+    assert shown[5].startswith("exponent 2 [")
 
 
 def test_a_value_of_another_name_is_not_the_one_that_is_claimed():
     found = rows(table([module(result(claim(AT_LEAST_1, id="a.x"), number("x", 2.0), number("y", 3.0)))]))
-    assert [row[1:3] for row in found] == [["x at least 1", "2"], ["-", "y: 3"]]
+    assert found[1:] == [["x at least 1", "2"], ["y: nothing claimed", "3"]]
 
 
-def test_a_passed_check_of_outputs_needs_no_row_beside_others_and_a_failed_one_has_it():
+def test_what_a_value_must_be_has_the_unit_that_it_was_measured_in():
+    bound = result(claim(Value("call", at_most=1), id="a.x"), number("call", 0.3, unit="us"))
+    assert rows(table([module(bound)]))[1] == ["call at most 1 us", "0.3 us"]
+
+
+def test_yes_and_no_are_said_in_words():
+    asked = claim(Value("it is first", equals=True), Value("it is last", equals=False), id="a.x")
+    answered = result(asked, number("it is first", 0.0), number("it is last", 0.0))
+    assert rows(table([module(answered)]))[1:] == [["it is first: yes", "no"], ["it is last: no", "no"]]
+    assert answered.summary == "it is first: no, and yes is claimed."
+
+
+def test_outputs_that_were_compared_have_one_row_for_each_tolerance():
+    close = OutputsMatch(relative_l2=0.03, label="b")
+    strict = [OutputsMatch(label="a"), OutputsMatch(label="b")]
+    timed = claim(*strict, close, Speedup(at_least=1.5), id="a.x")
+    checks = [matching(), matching(close.tolerance)]
+    pieces = [timing(2.0, label=label, checks=checks) for label in "ab"]
+    assert rows(table([module(result(timed, *pieces))]))[-2:] == [
+        ["outputs match (rtol 1e-05, atol 1e-06)", "all 2 match"],
+        ["b: outputs match (relative L2 error at most 0.03)", "they match"],
+    ]
+
+
+def test_outputs_that_differ_say_so_and_outputs_alone_are_shown_as_well():
     timed = claim(OutputsMatch(), Speedup(at_least=1.5), id="a.x")
-    good, bad = (table([module(result(timed, timing(2.0, checks=[c])))]) for c in (matching(), differing()))
-    assert "outputs match" not in good
-    assert rows(bad)[0] == ["a.x", "outputs match (rtol 1e-05, atol 1e-06)", "they differ", "FAIL"]
+    bad = table([module(result(timed, timing(2.0, checks=[differing()])))])
+    assert rows(bad)[:2] == [["a.x", "FAIL"], ["outputs match (rtol 1e-05, atol 1e-06)", "they differ"]]
     alone = claim(OutputsMatch(), id="a.x")
-    assert rows(table([module(result(alone, timing(2.0)))]))[0][2] == "they match"
+    assert rows(table([module(result(alone, timing(2.0)))]))[1][1] == "they match"
 
 
 def test_what_was_not_measured_has_its_row_too():
     left = result(claim(AT_LEAST_1, id="a.left"), not_run="left out")
     away = result(claim(AT_LEAST_1, id="a.away"), not_applicable="no GPU")
     found = rows(table([module(broken(), left, away)]))
-    assert [row[2] for row in found] == ["-"] * 3
-    assert [row[3] for row in found] == ["ERROR", "NOT_RUN", "NOT_APPLICABLE"]
+    assert [row[1] for row in found[1::2]] == ["-"] * 3
+    assert [row[1] for row in found[::2]] == ["ERROR", "NOT_RUN", "NOT_APPLICABLE"]
 
 
 def test_audited_claims_are_marked_and_only_ours_have_the_colour_of_failure():
     text = table([module(failing("b.x", status="audited"), failing("a.x"), broken("b.y", status="audited"))])
-    assert [row[0] for row in rows(text)] == ["b.x (audited)", "a.x", "b.y (audited)"]
+    assert [row[0] for row in rows(text)[::2]] == ["b.x (audited)", "a.x", "b.y (audited)"]
     assert "\033" not in text
     painted = table(
         [module(failing("b.x", status="audited"), failing("a.x"), broken("b.y", status="audited"))],
@@ -159,6 +214,7 @@ def wide():
     long = claim(
         Speedup(at_least=2987, label="over indexing arrays of float32"),
         Speedup(at_least=2, label="n=1"),
+        Value("a value with a name of many words that goes on and on", at_least=1),
         OutputsMatch(),
         id="acceleration.dispatch-overhead",
     )
@@ -166,42 +222,42 @@ def wide():
         long,
         timing(around(16000, 0.5), baseline_ns=10**9, label="over indexing arrays of float32"),
         timing(3.0, label="n=1"),
+        number(long.criteria[2].name, 12.25, 11.5, 13.5, unit="thousandths of a percentage point"),
     )
 
 
-@pytest.mark.parametrize("number_of_columns", [80, 100, 140])
-def test_the_table_stays_within_the_screen_and_no_measurement_is_torn(columns, number_of_columns):
+@pytest.mark.parametrize("number_of_columns", [60, 80, 100, 140])
+def test_the_table_stays_within_the_screen_and_no_interval_is_torn(columns, number_of_columns):
     columns(number_of_columns)
     text = table([module(wide()), module(passing(), name="other")])
-    assert max(map(len, text.split("\n"))) <= number_of_columns
-    assert "16000x [" in text
-    intervals = [line for line in text.split("\n") if "[" in line and "x" in line]
-    assert all("]" in line for line in intervals)
+    assert max(map(len, text.split("\n"))) <= min(92, number_of_columns)
+    intervals = [line for line in text.split("\n") if "[" in line or "]" in line]
+    assert len(intervals) == 3
+    assert all("[" in line and "]" in line for line in intervals)
+    assert any("16000x [" in line and line.endswith("] D") for line in intervals)
 
 
-def test_a_long_label_stands_above_its_measurement_where_both_do_not_fit(columns):
-    columns(100)
+def test_what_is_too_long_for_its_column_is_folded_in_it_and_every_row_begins_on_the_left(columns):
+    columns(60)
     found = rows(table([module(wide())]))
-    assert found[0][2] == "over indexing arrays of float32:"
-    assert found[1][:2] == ["", ""]
-    assert found[1][2].startswith("  16000x [")
-    assert found[2][2].startswith("n=1: 3x")
-    columns(140)
-    assert rows(table([module(wide())]))[0][2].startswith("over indexing arrays of float32: 16000x [")
+    assert found[1][0] == "over indexing arrays"
+    assert found[2] == ["of float32: at least", ""]
+    assert found[3] == ["2987x", ""]
+    found = found[1:]
+    assert found[3][0] == "n=1: at least 2x"
+    value = found[4:-2]
+    assert " ".join(row[0] for row in value) == (
+        "a value with a name of many words that goes on and on at least 1 thousandths of a percentage point"
+    )
+    assert " ".join(row[1] for row in value).strip() == "12.2 thousandths of a percentage point [11.5, 13.5]"
 
 
-def test_on_a_narrow_screen_what_is_claimed_stands_below_the_claim(columns):
-    columns(72)
-    found = rows(table([module(wide())]))
-    assert found[0] == ["acceleration.dispatch-overhead", "", "PASS"]
-    assert found[1][0] == "  at least 2987x"
+def test_the_columns_depend_on_the_screen_alone():
+    def rules(*results):
+        return {line for line in table([module(r) for r in results]).split("\n") if line.startswith("---")}
 
-
-def test_modules_share_the_widths_of_their_columns():
-    text = table([module(wide()), module(passing(), name="other")])
-    rules = [line for line in text.split("\n") if line.startswith("---")]
-    assert len(rules) == 2
-    assert len(set(rules)) == 1
+    assert rules(wide(), passing()) == rules(failing()) == rules(passing("a" * 60))
+    assert len(rules(wide(), passing())) == 1
 
 
 def test_grades_are_explained_where_there_are_any_and_a_run_without_claims_has_no_table():
@@ -213,17 +269,40 @@ def test_grades_are_explained_where_there_are_any_and_a_run_without_claims_has_n
 # Remarks
 
 
+def again(budget_s):
+    """The command that repeats the run."""
+    return f"python run.py --budget {budget_s}"
+
+
 def test_what_passed_needs_no_remark():
-    assert remarks([module(passing(), passing("b.x", status="audited"))], "run") == ""
+    assert remarks([module(passing(), passing("b.x", status="audited"))], again) == ""
 
 
 def test_what_did_not_pass_says_why_and_how_to_repeat_just_that():
-    text = remarks([module(passing(), failing(), broken("a.it's"))], "python run.py --fast")
-    lines = text.split("\n")
-    assert lines[0] == "a.fails: FAIL (no-benefit). x is 0.5 against at least 1."
-    assert lines[1] == "    repeat: python run.py --fast --claim a.fails"
-    assert lines[2] == "a.it's: ERROR (raised). KeyError: 'w'."
-    assert lines[3] == "    repeat: python run.py --fast --claim 'a.it'\"'\"'s'"
+    text = remarks([module(passing(), failing(), broken("a.it's"))], again)
+    assert text.split("\n") == [
+        "a.fails: FAIL (no-benefit). x is 0.5 against at least 1.",
+        "    claimed: It is as good as they say",
+        "    repeat: python run.py --budget None --claim a.fails",
+        "a.it's: ERROR (raised). KeyError: 'w'.",
+        "    claimed: It is as good as they say",
+        "    repeat: python run.py --budget None --claim 'a.it'\"'\"'s'",
+    ]
+
+
+def test_what_a_larger_budget_would_decide_is_repeated_with_that():
+    noisy = [
+        timing(around(2.0, 0.03), label=label, budget_s=budget_s) for label, budget_s in (("a", 2), ("b", 7))
+    ]
+    open_ = result(claim(Speedup(at_least=2.02), OutputsMatch(), id="a.open"), *noisy)
+    text = " ".join(remarks([module(open_)], again).split())
+    assert "a: 2x" in text
+    assert "a budget of about" in text
+    wanted = [f.budget_s for c in open_.criteria for f in c.findings if f.budget_s]
+    assert wanted[1] == pytest.approx(3.5 * wanted[0], rel=0.02)
+    assert f"repeat: python run.py --budget {wanted[1]} --claim a.open" in text
+    late = replace(open_, verdict=Verdict.ERROR)
+    assert "--budget None" in remarks([module(late)], again)
 
 
 def test_without_a_command_nothing_is_said_about_repeating():
@@ -255,7 +334,7 @@ def test_what_was_left_out_or_does_not_apply_is_told_with_its_reason_and_those_o
 
     left = result(claim(AT_LEAST_1, id="a.slow"), not_run="left out of fast runs: it needs about 60 s")
     text = remarks(
-        [module(away("a.1", "no GPU"), left, away("a.2", "no GPU"), away("a.3", "no disk"))], "run"
+        [module(away("a.1", "no GPU"), left, away("a.2", "no GPU"), away("a.3", "no disk"))], again
     )
     assert text.split("\n") == [
         "NOT_APPLICABLE: a.1, a.2: no GPU.",
@@ -266,7 +345,7 @@ def test_what_was_left_out_or_does_not_apply_is_told_with_its_reason_and_those_o
 
 def test_a_suite_that_could_not_be_loaded_is_told_first():
     text = remarks(
-        [module(failing()), module(name="b", error="'test_b.py' cannot be loaded: it hangs")], "run"
+        [module(failing()), module(name="b", error="'test_b.py' cannot be loaded: it hangs")], again
     )
     assert text.startswith("b: ERROR. 'test_b.py' cannot be loaded: it hangs\n")
 
@@ -284,7 +363,7 @@ def test_one_warning_on_many_claims_is_said_once_with_the_range_of_its_numbers(c
         timed("a.2"),
         timed("a.3", BUSY.format("1.0", "9")),
     ]
-    text = remarks([module(*found)], "run")
+    text = remarks([module(*found)], again)
     assert " ".join(text.split()) == (
         "warning for a.1, a.3: the machine was busy: others kept 0.5 to 1.3 of 2 cores busy and this "
         "process lost 9 to 12% of its time; rerun"
@@ -292,14 +371,14 @@ def test_one_warning_on_many_claims_is_said_once_with_the_range_of_its_numbers(c
 
 
 def test_a_warning_on_all_timed_claims_lists_none_of_them():
-    text = remarks([module(timed("a.1", "too hot"), timed("a.2", "too hot"), passing())], "run")
+    text = remarks([module(timed("a.1", "too hot"), timed("a.2", "too hot"), passing())], again)
     assert text == "warning for all 2 timed claims: too hot"
-    assert remarks([module(timed("a.1", "too hot"))], "run") == "warning for a.1: too hot"
+    assert remarks([module(timed("a.1", "too hot"))], again) == "warning for a.1: too hot"
 
 
 def test_warnings_that_differ_in_more_than_numbers_stay_apart_and_come_last():
     text = remarks(
-        [module(timed("a.1", "too hot at 90 C"), timed("a.2", "too cold at 9 C", speedup=1.0))], "run"
+        [module(timed("a.1", "too hot at 90 C"), timed("a.2", "too cold at 9 C", speedup=1.0))], again
     )
     lines = text.split("\n")
     assert lines[-2:] == ["warning for a.1: too hot at 90 C", "warning for a.2: too cold at 9 C"]
@@ -315,9 +394,18 @@ def test_warnings_that_differ_in_more_than_numbers_stay_apart_and_come_last():
         ([passing(), passing("a.2")], {"code": 0}, "PASS: 2 of 2 asserted claims passed; exit code 0."),
         ([passing()], {"code": 0}, "PASS: 1 of 1 asserted claim passed; exit code 0."),
         (
-            [passing(), failing(), broken(), failing("b.1", status="audited")],
+            [passing(), broken(), failing("b.1", status="audited")],
             {"code": 2},
-            "ERROR: 1 of 3 asserted claims passed, 1 FAIL, 1 ERROR, 1 audited (1 FAIL); exit code 2.",
+            "ERROR: 1 of 2 asserted claims passed, 1 ERROR (a.raises), 1 audited (1 FAIL); exit code 2.",
+        ),
+        (
+            [
+                passing(),
+                failing(),
+                result(claim(AT_LEAST_1, PARTLY, id="a.y"), number("x", 2), number("y", 0)),
+            ],
+            {"code": 1},
+            "PARTIAL: 1 of 3 asserted claims passed, 1 PARTIAL (a.y), 1 FAIL (a.fails); exit code 1.",
         ),
         (
             [
@@ -359,18 +447,45 @@ def test_a_suite_that_could_not_be_loaded_makes_the_run_an_error():
 # The list
 
 
-def test_the_list_shows_thresholds_labels_durations_and_marks():
+def test_the_final_sentence_names_a_handful_of_what_did_not_pass_and_what_erred_wherever_it_is():
+    many = [failing(f"a.{i}") for i in range(12)]
+    said = sentence([module(*many, broken("b.x", status="audited"))], 2)
+    assert "12 FAIL (a.0, a.1, a.2, a.3, a.4, a.5, a.6, a.7, a.8, a.9, 2 more)" in said
+    assert "1 audited (1 ERROR: b.x); exit code 2." in said
+
+
+def test_judging_again_says_that_the_verdicts_follow_from_the_samples():
+    assert verdicts_hold([module(passing(), failing())]) == "all 2 verdicts follow from the samples"
+    assert verdicts_hold([module(passing())]) == "the verdict follows from the samples"
+    assert verdicts_hold([]) == "there are no verdicts"
+
+
+def test_the_list_shows_statements_thresholds_labels_durations_and_marks():
     declared = [
         (claim(Speedup(at_least=2, label="n=1"), AccuracyDrop(), id="a.1"), 12.0, None),
         (claim(AT_LEAST_1, id="a.2", status="audited", slow=True), 90.0, "left out"),
     ]
     text = listing("module_1", "Title", declared)
-    assert text.startswith("Title (module_1)\n\n")
-    assert rows(text) == [
-        ["a.1", "n=1: at least 2x", "12 s", ""],
-        ["", "at most 0.5 points lost", "", ""],
-        ["a.2", "x at least 1", "90 s", "audited, slow, left out"],
+    lines = [" ".join(line.split()) for line in text.split("\n") if not line.startswith("---")]
+    assert lines == [
+        "Title (module_1)",
+        "",
+        "claim takes about notes",
+        "criteria",
+        "a.1 12 s",
+        "It is as good as they say",
+        "n=1: at least 2x",
+        "at most 0.5 points lost",
+        "a.2 90 s audited, slow, left out",
+        "It is as good as they say. Source: a paper",
+        "x at least 1",
     ]
+
+
+def test_the_list_stays_within_the_screen(columns):
+    columns(70)
+    declared = replace(wide().claim, statement="word " * 40)
+    assert max(map(len, listing("module_1", "Title", [(declared, 12.0, None)]).split("\n"))) <= 70
 
 
 # Lines
@@ -382,8 +497,20 @@ def test_paragraphs_hang_and_never_break_words(columns):
     assert wrapped("a" * 30) == "a" * 30
 
 
+@pytest.mark.parametrize("text", ["2x [1.9, 2.1] B", "2x [1.9, 2.1] D*", "1 us [0, inf]"])
+def test_an_interval_is_never_broken(text):
+    interval = text[text.index("[") :]
+    assert folded(f"it took {text} at most", 16)[1].startswith(interval)
+    assert folded(f"it took {text}", len(text) - 1)[-1].strip() == interval
+    assert folded("", 10) == [""]
+
+
 def test_a_grid_has_no_spaces_at_the_ends_of_its_lines():
-    assert grid(("a", "b"), [("1", ""), ("22", "x")], [3, 1]) == "a    b\n---  -\n1\n22   x"
+    assert grid([("a", "b")], [("1", ""), ("22", "x")], [3, 1]) == "a    b\n---  -\n1\n22   x"
+
+
+def test_a_row_of_one_cell_goes_across_all_columns():
+    assert grid([("a", "b")], [("a sentence",), ("22", "x")], [3, 1]) == "a    b\n---  -\na sentence\n22   x"
 
 
 def test_letters_that_a_stream_lacks_are_escaped():

@@ -11,6 +11,7 @@ import pytest
 from perfclaims.codes import Reason, Verdict
 from perfclaims.criteria import Speedup, Value
 from perfclaims.experiment import NotApplicable
+from perfclaims.loading import load_suite
 from perfclaims.suite import PerformanceTestSuite
 
 AT_LEAST_1 = [Value("x", at_least=1)]
@@ -264,6 +265,17 @@ def test_a_claim_that_measured_something_cannot_be_withdrawn_by_raising(suite):
     result = run_one(suite, body)
     assert (result.verdict, result.reasons) == (Verdict.ERROR, (Reason.RAISED,))
     assert "which it would hide: 0.5 does not count here" in result.summary
+
+
+def test_a_suite_file_that_runs_when_it_is_imported_is_told_what_to_write(tmp_path):
+    path = tmp_path / "test_it.py"
+    made = "from perfclaims import PerformanceTestSuite\nsuite = PerformanceTestSuite('it')\nsuite.main()\n"
+    path.write_text(made)
+    with pytest.raises(RuntimeError) as caught:
+        load_suite(path)
+    assert str(caught.value) == (
+        "suite.main() was called while 'test_it.py' is imported; put it under `if __name__ == \"__main__\":`"
+    )
 
 
 def test_a_suite_without_a_file_says_how_to_run_it_instead(suite, monkeypatch):

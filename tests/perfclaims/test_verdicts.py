@@ -179,23 +179,35 @@ class TestErrors:
     def test_nothing_measured(self):
         found = judge(claim(SAME, Speedup(2)), [])
         assert (found.verdict, found.reasons) == ("ERROR", (Reason.EVIDENCE_MISSING,))
-        assert found.summary == "OutputsMatch needs evidence of kind 'outputs', and there is none."
+        assert found.summary == (
+            "OutputsMatch needs evidence of kind 'outputs', and there is none; call "
+            "experiment.time(baseline, optimized) or experiment.outputs(expected, actual)."
+        )
 
     @pytest.mark.parametrize(
-        ("criterion", "said"),
+        ("criterion", "needed", "calls"),
         [
             (
                 Speedup(2, label="b"),
-                "Speedup needs evidence of kind 'timing' with label 'b', and there is none; there is",
+                "'timing' with label 'b', and there is none; there is evidence with label 'a'",
+                "time(baseline, optimized, label='b')",
             ),
-            (SizeRatio(2), "SizeRatio needs evidence of kind 'sizes', and there is none."),
-            (Value("y", at_least=1), "Value needs evidence of kind 'value' named 'y', and there is none."),
+            (SizeRatio(2), "'sizes', and there is none", "sizes(baseline=..., optimized=...)"),
+            (AccuracyDrop(), "'outcomes', and there is none", "outcomes(baseline=..., optimized=...)"),
+            (ScalingExponent(1), "'scaling', and there is none", "scaling(build_for_size, sizes)"),
+            (
+                Value("y", at_least=1),
+                "'value' named 'y', and there is none",
+                "value('y', number) or experiment.rate('y', successes, trials)",
+            ),
         ],
     )
-    def test_evidence_of_which_a_criterion_got_none(self, criterion, said):
+    def test_evidence_of_which_a_criterion_got_none_is_named_with_the_calls_that_give_it(
+        self, criterion, needed, calls
+    ):
         found = judge(claim(criterion), [timing(2.0, label="a"), number("x", 3.0)])
         assert (found.verdict, found.reasons) == ("ERROR", (Reason.EVIDENCE_MISSING,))
-        assert found.summary.startswith(said)
+        assert found.summary == f"{criterion.kind} needs evidence of kind {needed}; call experiment.{calls}."
 
     def test_what_failed_is_an_error_also_when_the_function_went_on(self):
         """The claim swallowed the exception of one size and measured another, which alone would pass."""
