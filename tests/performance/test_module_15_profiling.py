@@ -106,7 +106,7 @@ MILLISECONDS = "milliseconds of the Timer: off the clock's by"
     criteria=[
         Value(MILLISECONDS, at_least=-1, at_most=1, gate=True),
         *(Value(off_by(ratio), at_least=-off, at_most=off) for ratio, off in RATIOS_WITHIN.items()),
-        *(Value(held(ratio), equals=1) for ratio in RATIOS_WITHIN),
+        *(Value(held(ratio), equals=True) for ratio in RATIOS_WITHIN),
     ],
     expected_s=8,
 )
@@ -259,7 +259,7 @@ LISTED = "work without a formula is listed by name"
     "FLOPs of Linear, Conv2d, attention, LayerNorm and GPT equal the closed form, for one sample; what has "
     "no formula is listed",
     source=f"{README}: the FLOP counter is exact",
-    criteria=[*(Value(name, equals=flops) for name, _, _, flops in COUNTED), Value(LISTED, equals=1)],
+    criteria=[*(Value(name, equals=flops) for name, _, _, flops in COUNTED), Value(LISTED, equals=True)],
     expected_s=1,
 )
 def flops_exact(experiment: Experiment) -> None:
@@ -383,7 +383,7 @@ MISSING = "operations and layers of the pass that are not recorded"
         Overhead(at_most_us=200, label=SMALL),
         Overhead(at_most=0.005, label=OFF),
         Overhead(at_most=0.005, label=OFF_REVERSED),
-        Value(NOBODY, equals=1),
+        Value(NOBODY, equals=True),
         Value(ADDITIONS, equals=100),
         Value(MISSING, equals=0),
     ],
@@ -535,7 +535,7 @@ FIRST, APART, TRUTH = (
     "A planted layer that takes half of the time is printed first, its share within 5 points of the truth",
     source=f"{README}: finds a bottleneck",
     criteria=[
-        Value(FIRST, equals=1),
+        Value(FIRST, equals=True),
         Value(APART, at_least=-5, at_most=5),
         Value(TRUTH, at_least=40, at_most=60),
     ],

@@ -414,7 +414,7 @@ def breakeven(experiment: Experiment) -> None:
             baseline=generating("fused recompute", MEDIUM, 32, count, cached=False),
             optimized=generating("KV cache", MEDIUM, 32, count, cached=True),
             inputs=prompts(MEDIUM),
-            label=f"{count} tokens",
+            label="1 token" if count == 1 else f"{count} tokens",
         )
         for count in (*COUNTS, 25)
     }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinytorch import (
+    GELU,
     GPT,
     SGD,
     Adam,
@@ -17,6 +18,7 @@ from tinytorch import (
     Dropout,
     Flatten,
     Layer,
+    LayerNorm,
     Linear,
     MaxPool2d,
     PositionalEncoding,
@@ -29,6 +31,11 @@ from tinytorch.core.dataloader import DataLoader, TensorDataset
 from tinytorch.core.models import load_model, save_model
 from tinytorch.core.random import generator
 from tinytorch.core.training import CosineSchedule, Trainer
+from tinytorch.perf.compression import low_rank_linear, sparsify
+from tinytorch.perf.quantization import QuantizationConfig, quantize_model
+
+#: every layer becomes int8, however small
+ALL = QuantizationConfig(min_weights=0)
 
 
 def small(width=5, seed=0):
@@ -285,6 +292,18 @@ def test_what_only_the_skeleton_shares_is_separate_afterwards(tmp_path, shared):
     assert skeleton(x).data.tobytes() == model(x).data.tobytes()
 
 
+def test_a_missing_folder_is_named_and_so_is_the_file_that_was_asked_for(tmp_path):
+    path = tmp_path / "missing" / "m"
+    for write in (lambda: save_model(small(), path), lambda: trainer().save_checkpoint(path)):
+        with pytest.raises(
+            FileNotFoundError, match=r"the folder '.*missing' does not exist: make it"
+        ) as info:
+            write()
+        assert info.value.filename == str(path)
+        assert info.value.errno == errno.ENOENT
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_of_the_other_kind_are_told_apart(tmp_path):
     save_model(small(), tmp_path / "m")
     trainer().save_checkpoint(tmp_path / "c")
@@ -294,3 +313,121 @@ def test_files_of_the_other_kind_are_told_apart(tmp_path):
         load_model(tmp_path / "c")
     with pytest.raises(ValueError, match="`model` must be a Layer, got int"):
         save_model(3, tmp_path / "x")
+
+
+def mlp():
+    return Sequential(Linear(8, 6), ReLU(), Linear(6, 2))
+
+
+def images():
+    return Sequential(Conv2d(1, 2, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(2, 2))
+
+
+def bits_of(model):
+    return {name: array.tobytes() for name, array in model.state_dict().items()}
+
+
+class Blocks(Layer):
+    def __init__(self, *blocks, norm=None):
+        self.blocks = list(blocks)
+        self.norm = norm
+
+
+@pytest.mark.parametrize(
+    ("saved", "skeleton", "difference"),
+    [
+        (images, mlp, r"model.layers.0 is Conv2d\(1, 2, 3\) in the file and Linear\(8, 6\) in the model"),
+        (mlp, images, r"model.layers.0 is Linear\(8, 6\) in the file and Conv2d\(1, 2, 3\) in the model"),
+        (
+            mlp,
+            lambda: Sequential(Linear(8, 6), GELU(), Linear(6, 2)),
+            r"model.layers.1 is ReLU\(\) in the file and GELU\(\) in the model",
+        ),
+        (
+            mlp,
+            lambda: Sequential(Linear(8, 6), ReLU()),
+            "model.layers has 3 entries in the file and 2 in the model",
+        ),
+        (
+            mlp,
+            lambda: Sequential(*mlp().layers, ReLU()),
+            "model.layers has 3 entries in the file and 4 in the model",
+        ),
+        (mlp, lambda: Linear(8, 2), r"model is Sequential in the file and Linear\(8, 2\) in the model"),
+        (mlp, lambda: Blocks(Linear(8, 6)), "model is Sequential in the file and Blocks in the model"),
+        (
+            lambda: Blocks(Linear(8, 6)),
+            mlp,
+            "model is Blocks in the file and Sequential in the model",
+        ),
+        (
+            lambda: Linear(8, 6, bias=False),
+            lambda: Linear(8, 6),
+            "it lacks model.bias",
+        ),
+        (
+            lambda: Linear(8, 6),
+            lambda: Linear(8, 6, bias=False),
+            "it holds model.bias, which the model lacks",
+        ),
+        (
+            lambda: Blocks(norm=LayerNorm(3)),
+            Blocks,
+            "it holds model.norm, which the model lacks",
+        ),
+        (Blocks, lambda: Blocks(norm=LayerNorm(3)), "it lacks model.norm"),
+        (Blocks, lambda: Blocks(ReLU()), "model.blocks has 0 entries in the file and 1 in the model"),
+        (
+            lambda: quantize_model(Linear(8, 6), ALL),
+            lambda: Linear(8, 7),
+            r"model is QuantizedLinear\(8, 6\) in the file and Linear\(8, 7\) in the model",
+        ),
+        (
+            lambda: quantize_model(Linear(6, 6), ALL),
+            lambda: quantize_model(Linear(8, 6), ALL),
+            "model.in_features is 6 in the file and 8 in the model",
+        ),
+        (
+            lambda: quantize_model(mlp(), ALL),
+            images,
+            r"model.layers.0 is QuantizedLinear\(8, 6\) in the file and Conv2d\(1, 2, 3\) in the model",
+        ),
+    ],
+)
+def test_a_skeleton_of_other_layers_is_refused_with_the_first_difference_and_left_alone(
+    tmp_path, saved, skeleton, difference
+):
+    save_model(saved(), tmp_path / "m")
+    model = skeleton()
+    before = repr(model), list(model.named_layers()), bits_of(model)
+    with pytest.raises(ValueError, match=f"does not fit `model`: {difference}; pass one made like the model"):
+        load_model(tmp_path / "m", model)
+    assert (repr(model), list(model.named_layers()), bits_of(model)) == before
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda model: quantize_model(model, ALL),
+        sparsify,
+        lambda model: Sequential(low_rank_linear(model[0], 3), *model.layers[1:]),
+    ],
+    ids=["quantized", "sparse", "low rank"],
+)
+def test_layers_whose_weights_have_another_form_take_the_place_of_plain_ones_and_give_it_back(
+    tmp_path, changed, both_ways
+):
+    saved, skeleton = changed(mlp()), mlp()
+    if both_ways:
+        saved, skeleton = skeleton, saved
+    save_model(saved, tmp_path / "m")
+    assert load_model(tmp_path / "m", skeleton) is skeleton
+    x = np.random.default_rng(0).standard_normal((4, 8))
+    np.testing.assert_array_equal(skeleton.eval()(x).data, saved.eval()(x).data)
+
+
+def test_what_is_no_layer_is_no_skeleton(tmp_path):
+    save_model(mlp(), tmp_path / "m")
+    with pytest.raises(ValueError, match="`model` must be a Layer made like the saved one, got type"):
+        load_model(tmp_path / "m", Sequential)

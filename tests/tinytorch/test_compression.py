@@ -1,5 +1,7 @@
 """The pipeline and its report, low-rank factors, and distillation."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -14,8 +16,10 @@ from tinytorch.perf.compression import (
     low_rank_linear,
     measure_sparsity,
     model_bytes,
+    sparsify,
 )
 from tinytorch.perf.memoization import enable_kv_cache
+from tinytorch.perf.quantization import quantize_model
 
 
 def perceptron(seed=0):
@@ -75,7 +79,28 @@ def test_the_report_reads_as_a_table_with_both_sides():
     assert f"{report.file_bytes}" in text
     assert report.accuracy is None
     assert report.latency_ms is None
+    assert report.latency_inputs is None
     assert report.output_error is None
+    assert report.notes == ()
+
+
+@pytest.mark.parametrize(("data", "said"), [(inputs(8), "8 inputs"), ([inputs(1), inputs(5)], "1 input")])
+def test_the_report_says_for_how_many_inputs_the_latency_is(data, said):
+    _, report = ModelCompressor(0.9).compress(perceptron(), data)
+    assert f"latency of {said}, ms" in str(report)
+
+
+def test_the_report_says_below_what_went_wrong_and_what_to_do():
+    _, report = ModelCompressor(0.9).compress(perceptron())
+    measured = {"dense_accuracy": 0.982, "accuracy": 0.224, "dense_latency_ms": 0.1, "latency_ms": 0.131}
+    bad = dataclasses.replace(report, latency_inputs=32, **measured)
+    slower, lost = str(bad).splitlines()[-2:]
+    assert slower.startswith("slower than dense, 1.31 times the latency: ")
+    assert lost == "accuracy fell by 75.8 points: prune less, or fine-tune"
+    measured = {"dense_accuracy": 0.982, "accuracy": 0.934, "dense_latency_ms": 0.1, "latency_ms": 0.104}
+    fine = dataclasses.replace(report, latency_inputs=32, **measured)
+    assert fine.notes == ()
+    assert str(fine).splitlines()[-1].startswith("latency of 32 inputs, ms")
 
 
 def test_layers_that_have_no_sparse_form_are_reported_as_dense():
@@ -257,6 +282,20 @@ def test_calibration_data_may_be_a_list_of_batches(rows):
         (
             lambda: ModelCompressor().compress(perceptron(), fine_tune=3),
             "`fine_tune` must be a function of the model, got int",
+        ),
+        (
+            lambda: ModelCompressor().compress(quantize_model(perceptron())),
+            "got neither: it is INT8 already; compress the FP32 model, of which `quantize=True` stores INT8",
+        ),
+        (
+            lambda: ModelCompressor().compress(sparsify(perceptron())),
+            "got neither: it is compressed already; compress the model that it was made of",
+        ),
+        (
+            lambda: ModelCompressor().compress(
+                perceptron(), tt.DataLoader(tt.TensorDataset(inputs(), np.zeros(8)), 2)
+            ),
+            "object data in a DataLoader: pass a Tensor, an array or a list of them",
         ),
         (lambda: ModelCompressor().compress(perceptron(), []), "`calibration_data` must hold at least one"),
         (lambda: ModelCompressor().compress(perceptron(), np.empty((0, 64))), "`calibration_data` must hold"),

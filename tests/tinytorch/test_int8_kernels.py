@@ -1,6 +1,8 @@
 """INT8 kernels: every variant that runs here against int64, and against what floats would give."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -247,6 +249,29 @@ def test_another_kernel_can_be_asked_for(choice, monkeypatch):
     finally:
         for cache in caches:
             cache.cache_clear()
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("variable", "asked", "why"),
+    [
+        ("TINYTORCH_INT8", "reference", "because TINYTORCH_INT8=reference asks for it;"),
+        ("TINYTORCH_INT8", "neon", "because TINYTORCH_INT8 asks for neon, whose instructions this processor"),
+        ("TINYTORCH_KERNELS", "reference", "because TINYTORCH_KERNELS=reference asks for it;"),
+    ],
+)
+def test_the_reference_says_why_it_runs(variable, asked, why):
+    code = (
+        "from tinytorch.kernels import dots, int8; dots.runs_here = lambda _: False; print(int8.describe())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "TINYTORCH_INT8": "auto", variable: asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said.startswith(f"reference: NumPy, {why}")
 
 
 @needs_numba

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinytorch import SGD, Adam, AdamW, Parameter
+from tinytorch import SGD, Adam, AdamW, Linear, Parameter, Sequential
 from tinytorch.kernels import optimizers as kernels
 
 SHAPES = [(3,), (2, 5), (64, 33)]  # the last one is large enough for the compiled update
@@ -152,8 +152,15 @@ P = Parameter([1.0])
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: SGD([]), "`params` must hold at least one"),
-        (lambda: SGD([3]), "`params` must hold tensors, got int"),
+        (lambda: SGD([]), "`params` must hold at least one parameter, got none: quantized and compressed"),
+        (lambda: SGD([3]), r"`params` must hold tensors, got int: pass model.parameters\(\)"),
+        (
+            lambda: Adam(Sequential(Linear(2, 2))),
+            r"must be a list of tensors, got Sequential: pass model.parameters\(\)",
+        ),
+        (lambda: Adam(Linear(2, 2)), r"a list of tensors, got Linear: pass model.parameters\(\)"),
+        (lambda: Adam(P), r"a list of tensors, got Parameter: pass"),
+        (lambda: Adam(3), "a list of tensors, got int"),
         (lambda: SGD([P, P]), "each parameter once"),
         (lambda: SGD([P], lr=0), "`lr` must be a positive number, got 0"),
         (lambda: SGD([P], momentum=1.0), "`momentum` must be at least 0 and below 1, got 1.0"),

@@ -16,7 +16,9 @@ from tinytorch.perf.compression import (
     magnitude_prune,
     measure_sparsity,
     sensitivity_scan,
+    sparsify,
 )
+from tinytorch.perf.quantization import quantize_model
 
 repeatable = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 
@@ -292,3 +294,10 @@ def test_pruned_weights_that_became_no_numbers_are_zero_again_and_the_others_kee
     pruner.apply_masks()
     assert np.array_equal(model.weight.data[mask].view(np.uint32), np.zeros(15, np.uint32))
     assert np.array_equal(model.weight.data[~mask].view(np.uint32), before[~mask].view(np.uint32))
+
+
+@pytest.mark.parametrize("stored", [quantize_model, sparsify])
+def test_weights_that_are_stored_otherwise_cannot_be_pruned_which_is_said_with_what_to_do(stored):
+    model = stored(tt.Linear(64, 32))
+    with pytest.raises(ValueError, match="it has none: prune a model before it is quantized or compressed"):
+        magnitude_prune(model, 0.5)

@@ -434,6 +434,22 @@ def test_the_report_says_which_layers_and_why():
     assert 0.05 < quantize_model(mlp(), cut, normal(50, 64)).quantization_report["layers.0"].clipped < 0.15
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "note"),
+    [
+        (64, 128, "too small to be faster: about as fast as FP32 or slower"),
+        (128, 10, "too small to be faster: about as fast as FP32 or slower"),
+        (4096, 10, "10 outputs are too few to be faster: slower beyond batch 1"),
+        (128, 128, "smaller; at batch 1 about as fast as FP32"),
+        (256, 256, ""),
+    ],
+)
+def test_the_report_says_which_layers_are_too_small_to_be_faster(inputs, outputs, note):
+    reason = quantize_model(tt.Linear(inputs, outputs)).quantization_report[""].reason
+    assert note in reason
+    assert bool(note) == bool(reason)
+
+
 def test_convolutions_of_few_channels_stay_fp32():
     model = tt.Sequential(
         tt.Conv2d(3, 16, 3), tt.ReLU(), tt.Conv2d(16, 8, 3), tt.Flatten(), tt.Linear(128, 10)
@@ -506,6 +522,10 @@ def test_calibration_sees_only_its_own_data():
         (np.zeros((3, 63)), r"does not fit the model.*\(\.\.\., 64\)"),
         (np.full((3, 64), np.nan), "must be finite"),
         ("data", "must hold real numbers"),
+        (
+            tt.DataLoader(tt.TensorDataset(np.zeros((3, 64)), np.zeros(3)), 2),
+            r"object data in a DataLoader: pass a Tensor, an array or a list of them, such as \[x for x",
+        ),
         ([np.zeros((3, 64)), np.zeros((3, 1))], "does not fit the model"),
     ],
 )
@@ -539,6 +559,10 @@ def test_wrong_configurations_are_refused(options):
         ValueError, match=r"`observer` must make objects with observe\(x\) and qparams\(\), got"
     ):
         quantize_model(mlp(), QuantizationConfig(observer=lambda: 3), normal(5, 64))
+    named = "`observer` must be 'minmax', 'moving-average', 'percentile', 'mse', or a class or function that"
+    for observer in ("max", MinMaxObserver()):
+        with pytest.raises(ValueError, match=f"{named} makes observers, got "):
+            QuantizationConfig(observer=observer)
     with pytest.raises(ValueError, match="needs `calibration_data`"):
         quantize_model(mlp(), QuantizationConfig(activations="static"))
 

@@ -6,6 +6,7 @@ the SHA-256 of the whole file, computed with zeros in the place of that number.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -35,6 +36,9 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray[Any, Any]], m
         path: the file, whatever its suffix; one that is there is replaced at the end.
         arrays: of booleans, integers or floats.
         metadata: goes through JSON.
+
+    Raises:
+        OSError: the file cannot be written, as where its folder does not exist.
     """
     from safetensors.numpy import save
 
@@ -184,6 +188,9 @@ def _with_digest(content: bytes, digest: str, old: str = _NO_DIGEST) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
+    if not path.parent.is_dir():
+        why = f"the folder {str(path.parent)!r} does not exist: make it, or write to another one"
+        raise FileNotFoundError(errno.ENOENT, why, str(path))
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -128,6 +128,21 @@ class DataLoader:
         return tuple(wrap(np.stack(arrays)) for arrays in columns)
 
 
+def as_inputs(data: Any, name: str) -> Tensor:
+    """Return one batch of inputs as a Tensor, where several may be given in a list.
+
+    Raises:
+        ValueError: `data` is neither a Tensor nor an array of real numbers; the message names the argument.
+    """
+    try:
+        return as_tensor(data, name)
+    except ValueError as error:
+        what = type(data).__name__
+        raise ValueError(
+            f"{error} in a {what}: pass a Tensor, an array or a list of them, such as [x for x, _ in loader]"
+        ) from error
+
+
 class _Random:
     """A change to a batch of images, shape (N, ..., H, W), drawn for each image by itself."""
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinytorch.core.autograd import Array
 from tinytorch.core.checks import fraction, positive
+from tinytorch.core.layers import Layer
 from tinytorch.core.tensor import Tensor
 from tinytorch.kernels import FloatArray
 from tinytorch.kernels import optimizers as kernels
@@ -195,13 +196,22 @@ def _gradient(parameter: Tensor, index: int) -> Any:
     return gradient_array(parameter, f"parameter {index}")
 
 
-def _checked(params: Iterable[Tensor]) -> list[Tensor]:
+def _checked(params: Any) -> list[Tensor]:
+    if isinstance(params, Layer | Tensor) or not isinstance(params, Iterable):
+        raise ValueError(
+            f"`params` must be a list of tensors, got {type(params).__name__}: pass model.parameters()"
+        )
     found = list(params)
     if not found:
-        raise ValueError("`params` must hold at least one parameter, got none")
+        raise ValueError(
+            "`params` must hold at least one parameter, got none: quantized and compressed models have none "
+            "to train, so train a model before"
+        )
     for item in found:
         if not isinstance(item, Tensor):
-            raise ValueError(f"`params` must hold tensors, got {type(item).__name__}")
+            raise ValueError(
+                f"`params` must hold tensors, got {type(item).__name__}: pass model.parameters()"
+            )
     if len({id(item) for item in found}) < len(found):
         raise ValueError("`params` must hold each parameter once, but one comes twice")
     return found

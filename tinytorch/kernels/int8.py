@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinytorch.kernels import FloatArray, compiled, numba_problem
-from tinytorch.kernels.choice import REORDERED, enabled
+from tinytorch.kernels.choice import REORDERED, enabled, switched_off
 
 Bytes = NDArray[np.int8]
 Unsigned = NDArray[np.uint8]
@@ -213,9 +213,23 @@ def describe() -> str:
             f"products are in FP32, of up to {_FEW_ROWS} rows with weights read as INT8, of more with a copy "
             "of them in FP32, and activations are rounded where their range is fixed"
         )
-    problem = numba_problem()
-    why = f"numba is missing ({problem})" if problem else "it was asked for, or no kernel agreed with it"
-    return f"reference: NumPy, because {why}; correct, and slower than FP32"
+    return f"reference: NumPy, because {_no_kernel_because()}; correct, and slower than FP32"
+
+
+def _no_kernel_because() -> str:
+    """Say why no compiled kernel runs."""
+    if problem := numba_problem():
+        return f"numba is missing ({problem})"
+    if switched_off():
+        return "TINYTORCH_KERNELS=reference asks for it"
+    asked = os.environ.get("TINYTORCH_INT8", "auto")
+    if asked == "reference":
+        return "TINYTORCH_INT8=reference asks for it"
+    from tinytorch.kernels.dots import VARIANTS, runs_here
+
+    if any(variant.name == asked and not runs_here(variant) for variant in VARIANTS):
+        return f"TINYTORCH_INT8 asks for {asked}, whose instructions this processor lacks"
+    return f"{'no compiled kernel' if asked == 'auto' else asked} agreed with it"
 
 
 @functools.cache

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from tinytorch.core.checks import positive_int
+from tinytorch.core.dataloader import as_inputs
 from tinytorch.core.inference import set_aside
 from tinytorch.core.layers import Layer, Linear
 from tinytorch.core.spatial import Conv2d
-from tinytorch.core.tensor import Tensor, as_tensor
+from tinytorch.core.tensor import Tensor
 from tinytorch.core.training import evaluating
 from tinytorch.kernels import FloatArray
 from tinytorch.perf.compression.pruning import SCOPES, MagnitudePruner, checked_sparsity
 from tinytorch.perf.compression.report import CompressionReport, report_on
 from tinytorch.perf.compression.sensitivity import GradualSchedule
-from tinytorch.perf.compression.sparse import SparseConv2d, SparseLinear
+from tinytorch.perf.compression.sparse import SparseConv2d, SparseLayer, SparseLinear
 from tinytorch.perf.copies import copied
 
 FineTune = Callable[..., Any]
@@ -82,9 +83,7 @@ class ModelCompressor:
         if fine_tune is not None and not callable(fine_tune):
             raise ValueError(f"`fine_tune` must be a function of the model, got {type(fine_tune).__name__}")
         if not any(type(layer) in (Linear, Conv2d) for _, layer in model.named_layers()):
-            raise ValueError(
-                "`model` must hold a Linear or a Conv2d, got neither: there is nothing to compress"
-            )
+            raise ValueError(f"`model` must hold a Linear or a Conv2d, got neither: {_instead(model)}")
         with set_aside(model):  # what runs would empty a cache, and be timed by other steps than `small` has
             data = _calibrated(model, calibration_data)
             small = _stored_sparse(self._pruned(model, fine_tune), "int8" if self.quantize else "float32")
@@ -100,6 +99,16 @@ class ModelCompressor:
             fine_tune(*arguments, **named)
             pruner.apply_masks()
         return pruner.model.train(model.training)
+
+
+def _instead(model: Layer) -> str:
+    """Say what to compress in place of a model without weights in FP32."""
+    layers = [layer for _, layer in model.named_layers()]
+    if any(hasattr(layer, "q_weight") for layer in layers):
+        return "it is INT8 already; compress the FP32 model, of which `quantize=True` stores INT8 weights"
+    if any(isinstance(layer, SparseLayer) for layer in layers):
+        return "it is compressed already; compress the model that it was made of"
+    return "there is nothing to compress"
 
 
 def _stored_sparse(model: Layer, values: str) -> Layer:
@@ -134,7 +143,7 @@ def _calibrated(model: Layer, data: Any) -> list[tuple[Tensor, FloatArray]]:
     """Return the batches with what the model makes of them, which tells now whether they fit."""
     if data is None:
         return []
-    batches = [as_tensor(item, "calibration_data") for item in (data if isinstance(data, list) else [data])]
+    batches = [as_inputs(item, "calibration_data") for item in (data if isinstance(data, list) else [data])]
     if not batches or any(batch.size == 0 for batch in batches):
         raise ValueError("`calibration_data` must hold at least one input, but it, or a part of it, is empty")
     if not all(np.isfinite(batch.data).all() for batch in batches):

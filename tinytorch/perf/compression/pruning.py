@@ -120,7 +120,10 @@ def weights_of(model: Layer) -> list[tuple[str, Parameter]]:
         raise ValueError(f"`model` must be a Layer, got {type(model).__name__}")
     weights = [(name, p) for name, p in model.named_parameters() if p.ndim >= 2 and p.size]
     if not weights:
-        raise ValueError("`model` must have weights, parameters of two or more axes, but it has none")
+        raise ValueError(
+            "`model` must have weights, parameters of two or more axes, but it has none: prune a model "
+            "before it is quantized or compressed"
+        )
     return weights
 
 

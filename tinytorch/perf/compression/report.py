@@ -25,6 +25,9 @@ Evaluate = Callable[[Layer], float]
 Calibrated = Sequence[tuple[Tensor, FloatArray]]
 
 _FEWEST_CALLS, _LATENCY_BUDGET_S = 5, 0.2
+# What the report warns of: more time than medians of a busy machine differ by, and a loss of accuracy that
+# fine-tuning usually makes up for.
+_SLOWER_FROM, _COLLAPSED_FROM = 1.05, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,12 @@ class CompressionReport:
         file_bytes: of the saved compressed model.
         dense_accuracy: what `evaluate` said before, or None without it.
         accuracy: what it said after, or None.
-        dense_latency_ms: median time of a call on the calibration data before, on one thread, or None without
-            data.
+        dense_latency_ms: median time of a call on the calibration data before, of a list on its first part,
+            on one thread, or None without data.
         latency_ms: the same after, or None.
         output_error: norm of the change of the outputs over their norm, on the calibration data, or None.
         layers: of every layer that holds arrays.
+        latency_inputs: how many inputs such a call takes, or None.
     """
 
     sparsity: float
@@ -78,6 +82,7 @@ class CompressionReport:
     latency_ms: float | None
     output_error: float | None
     layers: tuple[LayerStorage, ...]
+    latency_inputs: int | None = None
 
     @property
     def ratio(self) -> float:
@@ -89,6 +94,23 @@ class CompressionReport:
         """Bytes of the dense file over those of the compressed one."""
         return self.dense_file_bytes / self.file_bytes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What went wrong, each with its remedy: a compressed model that is slower, or much less accurate."""
+        notes = []
+        if self.latency_ms is not None and self.dense_latency_ms is not None:
+            slower = self.latency_ms / self.dense_latency_ms
+            if slower > _SLOWER_FROM:
+                notes.append(
+                    f"slower than dense, {slower:.2f} times the latency: these layers are too small, or have "
+                    "too few zeros, to save time; structured_prune saves it"
+                )
+        if self.accuracy is not None and self.dense_accuracy is not None:
+            lost = self.dense_accuracy - self.accuracy
+            if lost > _COLLAPSED_FROM:
+                notes.append(f"accuracy fell by {100 * lost:.1f} points: prune less, or fine-tune")
+        return tuple(notes)
+
     def __str__(self) -> str:
         from tabulate import tabulate
 
@@ -97,12 +119,18 @@ class CompressionReport:
             ("bytes", str(self.dense_bytes), str(self.stored_bytes)),
             ("file bytes", str(self.dense_file_bytes), str(self.file_bytes)),
             ("accuracy", *(_shown(share, ".2%") for share in (self.dense_accuracy, self.accuracy))),
-            ("latency, ms", *(_shown(ms, ".3g") for ms in (self.dense_latency_ms, self.latency_ms))),
+            (self._timed(), *(_shown(ms, ".3g") for ms in (self.dense_latency_ms, self.latency_ms))),
         ]
         table: str = tabulate(
             rows, ("", "dense", "compressed"), colalign=("left", "right", "right"), disable_numparse=True
         )
-        return table
+        return "\n".join([table, *self.notes])
+
+    def _timed(self) -> str:
+        """Return the words for the latency, of which nobody could say what is long without the inputs."""
+        if self.latency_inputs is None:
+            return "latency, ms"
+        return f"latency of {self.latency_inputs} input{'s' * (self.latency_inputs != 1)}, ms"
 
 
 def _shown(number: float | None, form: str) -> str:
@@ -111,10 +139,11 @@ def _shown(number: float | None, form: str) -> str:
 
 def report_on(model: Layer, small: Layer, data: Calibrated, evaluate: Evaluate | None) -> CompressionReport:
     """Measure a model and its compressed copy; without data or `evaluate` what needs them is None."""
-    dense_latency_ms = latency_ms = output_error = None
+    dense_latency_ms = latency_ms = output_error = latency_inputs = None
     if data:
         output_error = _output_error(small, data)
         dense_latency_ms, latency_ms = _latencies_ms((model, small), data[0][0])
+        latency_inputs = len(data[0][0].data) if data[0][0].ndim else 1
     return CompressionReport(
         sparsity=measure_sparsity(small),
         dense_bytes=model_bytes(model),
@@ -127,6 +156,7 @@ def report_on(model: Layer, small: Layer, data: Calibrated, evaluate: Evaluate |
         latency_ms=latency_ms,
         output_error=output_error,
         layers=_storage(model, small),
+        latency_inputs=latency_inputs,
     )
 
 

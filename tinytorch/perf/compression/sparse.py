@@ -229,6 +229,9 @@ def sparsify(
 ) -> Layer:
     """Return a new model in which every Linear is a SparseLinear; the old one stays as it is.
 
+    Convolutions stay as they are: `SparseConv2d.from_conv2d` stores one without its zeros, which makes it
+    smaller, but usually no faster, and `ModelCompressor` does it with all of a model.
+
     Weights are copied when this is called. Prune first: at less than a fifth of zeros there is little to
     gain. With format "auto" each layer gets the smallest format, which may be the dense one.
 

@@ -57,8 +57,10 @@ class QuantizationConfig:
                 f"`activations` must be one of {', '.join(_ACTIVATIONS)}, got {self.activations!r}"
             )
         if not callable(self.observer) and self.observer not in _OBSERVERS:
+            names = ", ".join(map(repr, _OBSERVERS))
             raise ValueError(
-                f"`observer` must be one of {', '.join(_OBSERVERS)} or make observers, got {self.observer!r}"
+                f"`observer` must be {names}, or a class or function that makes observers, got "
+                f"{self.observer!r}"
             )
         if isinstance(self.skip, str):
             raise ValueError(f"`skip` must be a tuple of names, got the string {self.skip!r}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tinytorch.core.autograd import Array, Vjps
 from tinytorch.core.chains import link
+from tinytorch.core.dataloader import as_inputs
 from tinytorch.core.layers import Layer, Linear
 from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor, apply, as_tensor
@@ -294,7 +295,7 @@ def batches(data: Any) -> list[Tensor]:
     given = data if isinstance(data, list | tuple) else [data]
     if not given:
         raise ValueError("`calibration_data` must hold inputs, got an empty list")
-    tensors = [as_tensor(item, "calibration_data") for item in given]
+    tensors = [as_inputs(item, "calibration_data") for item in given]
     for tensor in tensors:
         if 0 in tensor.shape or tensor.ndim == 0:
             raise ValueError(f"`calibration_data` must hold inputs, got shape {tensor.shape}")

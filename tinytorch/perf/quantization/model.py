@@ -25,8 +25,12 @@ _Layer = Linear | Conv2d
 _Quantized = QuantizedLinear | QuantizedConv2d
 # Rows of calibration data that outputs are compared for: enough for a tenth of a decibel.
 _COMPARED = 256
-# Below, quantizing the activations and the call take as long as the product saves at batch 1.
-_GAINS_FROM = 1 << 16
+# In weights. Below the first, quantizing the activations and the call take as long as the product saves, or
+# longer (64 to 128: 0.7 to 1.2 times the speed of FP32 at batches 1 to 450); up to the second, at batch 1.
+_GAINS_FROM, _GAINS_ALONE_FROM = 1 << 14, 1 << 16
+# In outputs, which share what quantizing a row costs: with 10 to 48 of them the speed is 0.6 to 0.8 of that
+# of FP32 from batch 32 on, however many inputs there are, with 64 it is 1.7 to 2 times.
+_MANY_OUTPUTS = 64
 
 
 def quantize_model(
@@ -35,7 +39,8 @@ def quantize_model(
     """Return a copy of a model whose Linear and Conv2d layers are int8; the model stays as it is.
 
     The copies of weights are made now: later changes of `model` are not seen. The result is in evaluation
-    mode; its `quantization_report` says of each layer what became of it, and why.
+    mode; its attribute `quantization_report` says of each layer what became of it, and why. It belongs to
+    this result: `save_model` does not write it, so a model that `load_model` returns has none.
 
     Args:
         model: a layer; its quantized copy is of the same class, unless it is a Linear or Conv2d itself.
@@ -183,15 +188,22 @@ def _row(
         with no_grad():
             output_db = _sqnr_db(layer(inputs).numpy(), quantized(inputs).numpy())
         clipped = _clipped(inputs, quantized)
-    notes = []
-    if isinstance(layer, Linear) and weights.size < _GAINS_FROM:
-        notes.append("smaller; at batch 1 about as fast as FP32")
+    notes = [_pace(layer)] if isinstance(layer, Linear) and _pace(layer) else []
     if static and watching is None:
         notes.append("calibration data did not reach it: ranges of each row or image")
     return LayerReport(
         name, kind, True, "; ".join(notes), int(quantized.memory_usage()["bytes"]), fp32_bytes,
         _sqnr_db(weights, restored), output_db, clipped,
     )  # fmt: skip
+
+
+def _pace(layer: Linear) -> str:
+    """Return where INT8 takes no less time than FP32, which depends on the sizes; "" where it does."""
+    if layer.weight.data.size < _GAINS_FROM:
+        return "smaller, but too small to be faster: about as fast as FP32 or slower"
+    if layer.out_features < _MANY_OUTPUTS:
+        return f"smaller, but {layer.out_features} outputs are too few to be faster: slower beyond batch 1"
+    return "smaller; at batch 1 about as fast as FP32" if layer.weight.data.size < _GAINS_ALONE_FROM else ""
 
 
 def _same_shape(sample: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:

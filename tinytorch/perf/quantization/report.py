@@ -38,6 +38,9 @@ class LayerReport:
 class QuantizationReport:
     """What became of every layer that could be quantized; prints as a table.
 
+    It is the attribute `quantization_report` of what `quantize_model` returns, and of nothing else: saved
+    models are without it.
+
     Attributes:
         layers: in the order of the model.
         kernel: which INT8 kernel runs on this machine.
