@@ -1,6 +1,7 @@
 """Instances in this process: what is built, on which arguments it is called, and what belongs to a call."""
 
 import gc
+import random
 import sys
 from collections import Counter, namedtuple
 
@@ -106,14 +107,23 @@ def test_arguments_are_drawn_after_both_sides_are_built():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="about the GNU C library")
-def test_instances_differ_in_their_memory_layout():
-    """Arrays of 320 kB: mapped afresh, all of them would stand at one offset within a page."""
+@pytest.mark.parametrize("length", [40_000, 100_000])
+@pytest.mark.parametrize("gaps", [0, 400])
+def test_instances_differ_in_their_memory_layout(length, gaps):
+    """Arrays of 320 and 800 kB: mapped afresh, all of them would stand at one offset within a page.
+
+    On a heap with gaps, what is put between two arrays may go into these, and not between them.
+    """
     prepare_process()
+    sizes = random.Random(0)
+    blocks = [bytearray(sizes.randrange(1_000, 200_000)) for _ in range(600 if gaps else 0)]
+    for index in sizes.sample(range(len(blocks)), gaps):
+        blocks[index] = None
     addresses = {"a": [], "b": []}
 
     def implementation(name):
         def build(rng):
-            data = rng.standard_normal(40_000)
+            data = rng.standard_normal(length)
             addresses[name].append(data.ctypes.data)
             return lambda: data
 
@@ -124,7 +134,7 @@ def test_instances_differ_in_their_memory_layout():
     assert len({address % 4096 for address in addresses["a"] + addresses["b"]}) > 10
     apart = [abs(a - b) % 4096 for a, b in zip(addresses["a"], addresses["b"], strict=True)]
     assert len(set(apart)) > 5, "how the two sides lie to each other matters most"
-    del kept
+    del kept, blocks
 
 
 def test_an_error_while_building_names_the_implementation():

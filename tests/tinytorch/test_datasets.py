@@ -1,9 +1,11 @@
 """Data sets, and the cache of reference models; what they reach is in test_real_training."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,6 +159,39 @@ class TestCache:
             assert key == other
             np.testing.assert_array_equal(a, b)
         assert not any(layer.training for _, layer in again.model.named_layers())
+
+    def test_training_says_now_and_then_how_far_it_is(self, quick, monkeypatch, capsys):
+        now = iter(range(0, 10_000, 10))
+        monkeypatch.setattr(reference, "time", SimpleNamespace(monotonic=lambda: next(now)))
+        told = reference._lines("decathlon")
+        for share in (0.1, 0.2, 0.4, 0.8, 1.0):
+            told(share)
+        assert capsys.readouterr().err.splitlines() == [
+            "decathlon: 20% trained, about 80 s left",
+            "decathlon: 80% trained, about 10 s left",
+        ]
+
+    def test_progress_goes_to_standard_error_unless_somebody_else_is_told(self, quick, monkeypatch, capsys):
+        monkeypatch.setattr(reference, "_LINE_EVERY_S", 0)
+        monkeypatch.setitem(RECIPES, "digits-mlp", replace(RECIPES["digits-mlp"], epochs=2))
+        reference_model("digits-mlp").path.unlink()
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 2
+        assert said[0].startswith("training MLP 64-128-64-10 on digits: about 1 s")
+        assert said[1].startswith("digits-mlp: 50% trained, about ")
+        reference_model("digits-mlp", announce=lambda _: None).path.unlink()
+        reference_model("digits-mlp", announce=lambda _: None, progress=lambda _: None)
+        assert capsys.readouterr() == ("", "")
+
+    def test_a_terminal_gets_one_bar(self, quick, monkeypatch, capsys):
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setattr(reference, "_LINE_EVERY_S", 0)
+        reference_model("digits-mlp")
+        shown = capsys.readouterr().err
+        assert re.search("digits-mlp.*━", shown)
+        assert "epoch" not in shown
+        assert "trained, about" not in shown
 
     def test_training_is_the_same_to_the_bit(self, quick):
         first = reference_model("digits-cnn")

@@ -8,7 +8,7 @@ import pytest
 import tinytorch as tt
 from tinytorch.core.layers import Layer
 from tinytorch.core.tensor import OBSERVER, Tensor, apply
-from tinytorch.perf.profiling import FLOPCounter, Profiler, count_flops, profile, recording
+from tinytorch.perf.profiling import FLOPCounter, Profiler, count_flops, profile, profiler, recording
 
 MS = 10**6
 
@@ -347,17 +347,60 @@ def test_the_bottleneck_is_printed_first_with_its_share(clock, capsys):
     assert lines[2].split()[:5] == ["Slow", "layer", "1", "50.000", "50.5%"]
     assert lines[3].split()[0] == "three"
     assert lines[4] == "and 4 more"
-    assert lines[6].startswith("recording itself: 16 records of ")
-    assert "no FLOPs are known of: Inner, Outer, Slow" in lines[7]
+    assert lines[6].startswith("not recorded: ")
+    assert lines[7].startswith("recording itself: 16 records of ")
+    assert "no FLOPs are known of: Inner, Outer, Slow" in lines[8]
     report = p.report(n=5).split()
     assert report[report.index("Outer") : report.index("Outer") + 6] == [
         *("Outer", "layer", "2", "14.000", "14.1%", "44.000")
     ]
 
 
-def test_an_empty_profile_says_so(capsys):
+@pytest.fixture
+def whole_clock(clock, monkeypatch):
+    """The same clock also for when blocks begin and end, and recording that costs 1 ms in all."""
+    monkeypatch.setattr(profiler, "perf_counter_ns", clock)
+    monkeypatch.setattr(profiler, "overhead_us", lambda _log: 1000.0)
+    return clock
+
+
+def test_time_outside_of_operations_is_printed_with_its_share_of_the_whole(whole_clock):
+    p = Profiler()
+    for _ in range(2):
+        with p:
+            Inner(whole_clock)(Tensor([1.0]))
+            whole_clock.work(20)
+            whole_clock.now += MS // 2  # what recording takes is work of nobody
+    whole_clock.work(100)  # after the blocks
+    assert p.unrecorded_ms == pytest.approx(40)
+    report = p.report().splitlines()
+    assert report[2].split()[:5] == ["three", "operation", "2", "6.000", "60.0%"]
+    assert report[5] == (
+        "not recorded: 40.000 ms, 78.4% of 51.000 ms: work outside of tinytorch's operations and layers"
+    )
+
+
+def test_a_function_without_any_operation_shows_where_its_time_went(whole_clock):
+    @profile
+    def nothing_recorded():
+        whole_clock.work(60)
+
+    nothing_recorded()
+    assert nothing_recorded.profiler.report() == (
+        "no operations were recorded\n"
+        "not recorded: 60.000 ms, 100.0% of 60.000 ms: work outside of tinytorch's operations and layers\n"
+    )
+
+
+def test_an_estimate_of_recording_that_is_too_high_leaves_no_negative_time(whole_clock):
     with Profiler() as p:
-        pass
+        Inner(whole_clock)(Tensor([1.0]))
+    assert p.unrecorded_ms == 0.0
+    assert "not recorded: 0.000 ms, 0.0% of 5.000 ms" in p.report()
+
+
+def test_an_empty_profile_says_so(capsys):
+    p = Profiler()
     p.print_top_operations()
     assert capsys.readouterr().out == "no operations were recorded\n"
     assert p.by_operation() == p.by_module() == []

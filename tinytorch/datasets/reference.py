@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from tinytorch.datasets.text import Text, bigram_bits, load_text, windows
 Announce = Callable[[str], None]
 #: told how far training is, from 0 to 1
 Progress = Callable[[float], None]
+# Seconds between lines that say how far training is: most models are trained before the first of them.
+_LINE_EVERY_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def reference_model(
         fold: (i, k): train without the i-th of k parts of the digits.
         announce: is told before training starts what will be trained and how long it takes; by default
             standard error is.
-        progress: is told how far training is.
+        progress: is told how far training is; by default, unless `announce` takes what is said, standard
+            error shows it: a bar on a terminal, elsewhere a line every 15 seconds.
 
     Raises:
         ValueError: there is no such model, split or fold.
@@ -79,7 +83,9 @@ def reference_model(
         (announce or _to_stderr)(
             f"training {recipe.what}: about {recipe.expected_s:.0f} s, once on this machine"
         )
-        found = _train(recipe, path, data_hash, split, fold, progress or _ignore)
+        silent = announce is not None or progress is not None
+        with contextlib.nullcontext(progress or _ignore) if silent else _shown(name) as told:
+            found = _train(recipe, path, data_hash, split, fold, told)
     return found
 
 
@@ -161,6 +167,7 @@ def train_digits(recipe: Recipe, data: digits.Split, progress: Progress) -> tupl
         tt.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay),
         tt.CrossEntropyLoss(),
         tt.CosineSchedule(recipe.lr, 0.0, recipe.epochs),
+        progress=False,  # a bar for each epoch would be drawn into that of the whole
     )
     shift = tt.RandomShift(recipe.shift) if recipe.shift else None
     loader = tt.DataLoader(
@@ -236,6 +243,37 @@ def _write(trained: Trained) -> None:
 
 def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the caller may be told otherwise, see `announce`
+
+
+@contextlib.contextmanager
+def _shown(name: str) -> Iterator[Progress]:
+    """Show on standard error how far training is: a bar on a terminal, elsewhere a line each so often."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield _lines(name)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def _lines(name: str) -> Progress:
+    start = last = time.monotonic()
+
+    def told(share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if share < 1 and now - last >= _LINE_EVERY_S:
+            last = now
+            left_s = (now - start) * (1 - share) / share
+            with contextlib.suppress(OSError):  # training does not hang on who reads of it
+                _to_stderr(f"{name}: {share:.0%} trained, about {left_s:.0f} s left")
+
+    return told
 
 
 def _ignore(_share: float) -> None:

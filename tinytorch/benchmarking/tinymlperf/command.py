@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from tinytorch.benchmarking.tinymlperf.contest import TinyMLPerf
-from tinytorch.benchmarking.tinymlperf.divisions import check_closed
+from tinytorch.benchmarking.tinymlperf.entries import Entry
 from tinytorch.benchmarking.tinymlperf.events import EVENTS, Event
+from tinytorch.benchmarking.tinymlperf.fitting import check_model
 from tinytorch.benchmarking.tinymlperf.leaderboard import Leaderboard, LeaderboardError
 from tinytorch.benchmarking.tinymlperf.logs import check_log
 from tinytorch.benchmarking.tinymlperf.processes import Refused
 from tinytorch.benchmarking.tinymlperf.scenarios import FEWEST_SITTINGS, Settings
-from tinytorch.benchmarking.tinymlperf.scoring import Score, quality_of, scores_of
-from tinytorch.benchmarking.tinymlperf.standings import unverified
+from tinytorch.benchmarking.tinymlperf.referee import Ruling
+from tinytorch.benchmarking.tinymlperf.scoring import Score, figure, quality_of, scores_of
+from tinytorch.benchmarking.tinymlperf.standings import Standing, tables, unverified
 from tinytorch.benchmarking.tinymlperf.submissions import DIVISIONS, Submission, pack, read_submission
 from tinytorch.benchmarking.tinymlperf.views import FORMATS, rendered
-from tinytorch.core.models import load_model
 
 FINE, NO_RANK, CANNOT = 0, 1, 2
+_PROGRAM = "python -m tinytorch.benchmarking"
 _LEADERBOARD = "tinymlperf.sqlite"
+# What the options of submit are called in `Settings`.
+_OPTIONS = {
+    "min_duration_s": "--duration",
+    "sittings": "--sittings",
+    "call_limit_s": "--time-limit",
+    "memory_limit_mb": "--memory-limit",
+}
 
 _EPILOG = """\
 exit codes: 0 all is well; 1 a submission has no rank, or does not hold what it says; 2 it could not be done;
@@ -60,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tinytorch.benchmarking",
+        prog=_PROGRAM,
         description="TinyMLPerf: measures models beside a reference model, and keeps a leaderboard.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -156,6 +166,9 @@ def _floor(event: Event) -> str:
 
 
 def _pack(options: argparse.Namespace) -> int:
+    if options.code is None and options.model.is_file():  # pack says what else a path cannot be
+        benchmark = TinyMLPerf().load_benchmark(options.event)
+        check_model(options.model, f"'{options.model}'", benchmark, options.division)
     submission = pack(
         options.model,
         options.folder,
@@ -165,14 +178,19 @@ def _pack(options: argparse.Namespace) -> int:
         code=options.code,
         kv_cache=options.kv_cache,
     )
-    _say(f"packed '{options.folder}' as submission {submission.submission_id}; now: submit {options.folder}")
+    _say(
+        f"packed '{options.folder}' as submission {submission.submission_id}; now: {_PROGRAM} submit "
+        f"{shlex.quote(str(options.folder))}"
+    )
     return FINE
 
 
 def _check(options: argparse.Namespace) -> int:
     submission = read_submission(options.folder)
     try:
-        _check_model(submission)
+        if submission.code is None:  # code is not run here
+            benchmark = TinyMLPerf().load_benchmark(submission.event)
+            check_model(submission.weights, submission.name, benchmark, submission.division)
         _say(
             f"'{options.folder}' is a submission to {submission.event}, {submission.division} division, and "
             "its files are those that were packed"
@@ -181,17 +199,6 @@ def _check(options: argparse.Namespace) -> int:
     except Refused as error:
         _say(f"no rank: {error}")
         return NO_RANK
-
-
-def _check_model(submission: Submission) -> None:
-    if submission.code is not None:
-        return  # it is not run here
-    try:
-        model = load_model(submission.weights)
-    except Exception as error:  # noqa: BLE001 - a file can be wrong in every way
-        raise Refused(f"{submission.name} is not a model: {error}") from None
-    if submission.division == "closed":
-        check_closed(model, TinyMLPerf().load_benchmark(submission.event).model)
 
 
 def _check_log(submission: Submission) -> int:
@@ -211,38 +218,76 @@ def _check_log(submission: Submission) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    settings = Settings(
-        options.duration,
-        options.sittings,
-        call_limit_s=options.time_limit,
-        memory_limit_mb=options.memory_limit,
-    )
-    if settings.sittings < FEWEST_SITTINGS:
-        raise ValueError(f"--sittings must be at least {FEWEST_SITTINGS}, got {settings.sittings}")
+    settings = _settings(options)
     ruling = TinyMLPerf().submit(
         options.folder, options.leaderboard, settings, announce=lambda text: _say(text, sys.stderr)
     )
     if ruling.refused is not None:
         _say(f"no rank: {ruling.refused}")
+        _say(f"listed without a rank on the leaderboard '{options.leaderboard}'")
         return NO_RANK
     _say_scores(ruling.scores)
+    event, quality = EVENTS[ruling.submission.event], ruling.quality
+    if quality is not None:
+        _say(
+            f"{event.unit}: {figure(quality.submission, event)}, where the floor is "
+            f"{figure(quality.floor, event)} and the reference model has {figure(quality.reference, event)}"
+        )
     if ruling.badges:
         _say(f"verified: {', '.join(ruling.badges)}")
+    _say_ranks(ruling, options.leaderboard)
     return FINE
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Return what the options ask for; an error names the option rather than the attribute."""
+    if 0 < options.sittings < FEWEST_SITTINGS:
+        raise ValueError(f"--sittings must be at least {FEWEST_SITTINGS}, got {options.sittings}")
+    try:
+        return Settings(
+            options.duration,
+            options.sittings,
+            call_limit_s=options.time_limit,
+            memory_limit_mb=options.memory_limit,
+        )
+    except ValueError as error:
+        text = str(error)
+        for name, option in _OPTIONS.items():
+            text = text.replace(f"`{name}`", option)
+        raise ValueError(text) from None
 
 
 def _leaderboard(options: argparse.Namespace) -> int:
     if not options.leaderboard.exists():
         raise LeaderboardError(f"'{options.leaderboard}' does not exist: submit makes it")
-    entries = Leaderboard(options.leaderboard).entries(options.event, options.division, options.machine)
+    board = Leaderboard(options.leaderboard)
+    if options.machine is not None:
+        _check_machine(options.machine, sorted({entry.machine for entry in board.entries()}))
+    entries = board.entries(options.event, options.division, options.machine)
     text = rendered(entries, options.format)
     if options.output is None:
         sys.stdout.write(text)
     else:
         options.output.write_text(text, encoding="utf-8")
-    wrong = unverified(entries) if options.verify else []
+    return _verify(entries) if options.verify else FINE
+
+
+def _check_machine(given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        names = ", ".join(map(repr, known)) or "none yet"
+        raise LeaderboardError(f"--machine must be one that is on the leaderboard ({names}), got {given!r}")
+
+
+def _verify(entries: Sequence[Entry]) -> int:
+    """Say what became of deriving entries again, on stderr: stdout may hold a page."""
+    ranked = sum(entry.refused is None for entry in entries)
+    wrong = unverified(entries)
     for sentence in wrong:
         _say(f"not verified: {sentence}", sys.stderr)
+    said = f"{len(wrong)} of them not verified" if wrong else "all agree"
+    what = f"{ranked} {'entry' if ranked == 1 else 'entries'} derived again from "
+    logs = "its log" if ranked == 1 else "their logs"
+    _say(f"{what}{logs}: {said}" if ranked else "no entry has a rank: nothing to derive again", sys.stderr)
     return NO_RANK if wrong else FINE
 
 
@@ -253,6 +298,23 @@ def _say_scores(scores: Sequence[Score]) -> None:
             f"{score.scenario}: {ratio.estimate:.2f} times as fast as the reference model "
             f"[{ratio.low:.2f}, {ratio.high:.2f}]"
         )
+
+
+def _say_ranks(ruling: Ruling, path: Path) -> None:
+    """Say where a submission stands on the leaderboard, and which file that is."""
+    submission = ruling.submission
+    entries = Leaderboard(path).entries(submission.event, submission.division, ruling.machine)
+    ranks = [
+        f"{_rank(standing)} of {len(table.standings)} in {table.scenario}"
+        for table in tables(entries)
+        for standing in table.standings
+        if standing.entry.submission_id == submission.submission_id
+    ]
+    _say(f"on the leaderboard '{path}': {', '.join(ranks)}, {submission.division} division")
+
+
+def _rank(standing: Standing) -> str:
+    return f"rank {standing.rank}{' (shared)' if standing.tied else ''}"
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

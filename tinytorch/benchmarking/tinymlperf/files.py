@@ -43,8 +43,8 @@ def content_of(path: Path) -> bytes:
     return content
 
 
-def source_of(path: Any, argument: str, what: str, folder: Path) -> Path:
-    """Return the path of a file to copy into a folder, given as `argument`.
+def source_of(path: Any, argument: str, what: str) -> Path:
+    """Return the path of a file to pack, given as `argument`.
 
     Raises:
         SubmissionError: it is no path, or no regular file of at most 256 MB as `what` says.
@@ -56,9 +56,7 @@ def source_of(path: Any, argument: str, what: str, folder: Path) -> Path:
         size = source.stat().st_size
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise SubmissionError(
-            f"cannot pack '{folder}': {why}: '{source}', and `{argument}` must be {what}"
-        ) from None
+        raise SubmissionError(f"cannot pack '{source}': {why}; `{argument}` must be {what}") from None
     if not source.is_file() or size > MOST_BYTES:
         raise SubmissionError(f"`{argument}` must be {what} of at most 256 MB, got '{source}'")
     return source

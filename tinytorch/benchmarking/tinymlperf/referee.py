@@ -25,7 +25,14 @@ from tinytorch.benchmarking.tinymlperf.machine import machine_kind
 from tinytorch.benchmarking.tinymlperf.playing import Pair, accuracy_run, performance_run
 from tinytorch.benchmarking.tinymlperf.processes import Entrant, PlayerProcess, Refused
 from tinytorch.benchmarking.tinymlperf.scenarios import Settings
-from tinytorch.benchmarking.tinymlperf.scoring import Quality, Score, check_outputs, quality_of, scores_of
+from tinytorch.benchmarking.tinymlperf.scoring import (
+    Quality,
+    Score,
+    check_outputs,
+    figure,
+    quality_of,
+    scores_of,
+)
 from tinytorch.benchmarking.tinymlperf.submissions import CODE, WEIGHTS, Submission
 from tinytorch.benchmarking.tinymlperf.techniques import badges_of, inspect_artefact
 from tinytorch.benchmarking.tinymlperf.turns import on_one_cpu
@@ -193,11 +200,14 @@ class _Referee:
 
     def _check_floor(self, quality: Quality) -> None:
         if not quality.met:
-            unit = self.benchmark.event.unit
+            event = self.benchmark.event
+            own, floor, given = (
+                figure(each, event) for each in (quality.submission, quality.floor, quality.reference)
+            )
+            has = own if event.is_text else f"an accuracy of {own}"
             raise Refused(
-                f"{self.submission.name} has {_figure(quality.submission, unit)} where the floor is "
-                f"{_figure(quality.floor, unit)}, from the reference model's "
-                f"{_figure(quality.reference, unit)} on the same fresh inputs"
+                f"{self.submission.name} has {has} where the floor is {floor}: the reference model has "
+                f"{given} on the same fresh inputs"
             )
 
     def _badges(self) -> tuple[str, ...]:
@@ -208,10 +218,6 @@ class _Referee:
             artefact = inspect_artefact(path, benchmark.model, benchmark.inputs[:4])
             return badges_of(artefact, self.cached_tokens)
         return ()
-
-
-def _figure(quality: float, unit: str) -> str:
-    return f"{quality:.2f} {unit}" if unit != "accuracy" else f"an accuracy of {quality:.1%}"
 
 
 def _silent(_text: str) -> None:

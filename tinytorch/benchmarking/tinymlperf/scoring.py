@@ -68,6 +68,11 @@ def quality_of(event: Event, log: Mapping[str, Any]) -> Quality:
     return Quality(given, expected, floor, event.meets(given, floor))
 
 
+def figure(quality: float, event: Event) -> str:
+    """Return a quality as text: "96.7%" for an accuracy, "2.31 bits per character" for texts."""
+    return f"{quality:.2f} {event.unit}" if event.is_text else f"{quality:.1%}"
+
+
 def scores_of(event: Event, log: Mapping[str, Any]) -> tuple[Score, ...]:
     """Return the scores of all scenarios.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinytorch.benchmarking.tinymlperf.events import EVENTS
 from tinytorch.benchmarking.tinymlperf.files import (
     MOST_BYTES,
     SubmissionError,
@@ -102,9 +103,9 @@ def pack(
     if not isinstance(folder, str | os.PathLike):
         raise SubmissionError(f"`folder` must be a path, got {type(folder).__name__}")
     target = Path(folder)
-    own_code = None if code is None else source_of(code, "code", "a file of code", target)
+    own_code = None if code is None else source_of(code, "code", "a file of code")
     what = "a Layer, or a file of a model"
-    source = model if isinstance(model, Layer) else source_of(model, "model", what, target)
+    source = model if isinstance(model, Layer) else source_of(model, "model", what)
     document = {
         "schema": SCHEMA,
         "name": name,
@@ -118,6 +119,12 @@ def pack(
         "log": None,
     }
     _validated(document, target / MANIFEST)
+    if kv_cache and not EVENTS[event].is_text:
+        texts = ", ".join(name for name, known in EVENTS.items() if known.is_text)
+        raise SubmissionError(
+            f"`kv_cache` (--kv-cache) is for models that continue texts ({texts}), got it for {event}: leave "
+            "it out"
+        )
     try:
         if target.exists() and any(target.iterdir()):
             raise SubmissionError(f"`folder` must be new or empty, got '{target}', which holds files")

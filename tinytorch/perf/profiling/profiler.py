@@ -99,6 +99,14 @@ class Profiler:
         return overhead_us(self._log) / 1e3
 
     @property
+    def unrecorded_ms(self) -> float:
+        """Milliseconds of the blocks that no operation, no layer and no recording took: work beside them."""
+        return self._unrecorded_ms(self.overhead_ms if self.records else 0.0, self.elapsed_ms)
+
+    def _unrecorded_ms(self, cost_ms: float, elapsed_ms: float) -> float:
+        return max(elapsed_ms - sum(row.self_ms for row in self.by_operation()) - cost_ms, 0.0)
+
+    @property
     def uncounted(self) -> tuple[str, ...]:
         """Names of layers and operations that do work without a formula, so that `flops` lacks it.
 
@@ -129,7 +137,10 @@ class Profiler:
         )
 
     def print_top_operations(self, n: int = 10) -> None:
-        """Print the `n` operations, or layers by their own time, that took longest, and what recording cost.
+        """Print the `n` operations, or layers by their own time, that took longest, and what remains.
+
+        Shares are of what was recorded. Below are the time of the blocks in which neither an operation nor
+        a layer ran, with its share of the whole, and what recording cost.
 
         Raises:
             ValueError: `n` is not a positive whole number.
@@ -140,9 +151,10 @@ class Profiler:
     def report(self, n: int = 10) -> str:
         """Return what `print_top_operations` prints."""
         found = self.by_operation()
+        elapsed_ms = self.elapsed_ms
         if not found:
-            return "no operations were recorded\n"
-        return table(found, n) + self._remarks()
+            return "no operations were recorded\n" + _remainder(elapsed_ms, elapsed_ms)
+        return table(found, n) + self._remarks(elapsed_ms)
 
     def to_chrome_trace(self, path: str | Path) -> None:
         """Write all records in the format that Perfetto (ui.perfetto.dev) and chrome://tracing open.
@@ -159,12 +171,13 @@ class Profiler:
         """
         return roofline(self.by_operation(), machine)
 
-    def _remarks(self) -> str:
-        cost_ms, elapsed_ms = self.overhead_ms, self.elapsed_ms
+    def _remarks(self, elapsed_ms: float) -> str:
+        cost_ms = self.overhead_ms
         per_record_us = 1e3 * cost_ms / self.records
         share = f" or {cost_ms / elapsed_ms:.1%} of {elapsed_ms:.3f} ms" if elapsed_ms else ""
-        text = (
-            f"\nrecording itself: {self.records} records of {per_record_us:.2f} us, {cost_ms:.3f} ms{share}\n"
+        text = "\n" + _remainder(self._unrecorded_ms(cost_ms, elapsed_ms), elapsed_ms)
+        text += (
+            f"recording itself: {self.records} records of {per_record_us:.2f} us, {cost_ms:.3f} ms{share}\n"
         )
         if self.uncounted:
             text += f"no FLOPs are known of: {', '.join(self.uncounted)}\n"
@@ -204,3 +217,13 @@ class Profiler:
     ) -> dict[str, Any]:
         """Return what a step of training takes; see `passes.profile_backward_pass`."""
         return passes.profile_backward_pass(self.counter, model, input_tensor, loss_fn)
+
+
+def _remainder(unrecorded_ms: float, elapsed_ms: float) -> str:
+    """Return a line about the time that is in no row, empty where no block was entered."""
+    if not elapsed_ms:
+        return ""
+    return (
+        f"not recorded: {unrecorded_ms:.3f} ms, {unrecorded_ms / elapsed_ms:.1%} of {elapsed_ms:.3f} ms: "
+        "work outside of tinytorch's operations and layers\n"
+    )
