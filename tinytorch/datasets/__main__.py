@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from tinytorch.datasets.cache import cache_folder
 from tinytorch.datasets.recipes import RECIPES
 from tinytorch.datasets.reference import Trained, is_cached, reference_model
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,31 +44,14 @@ def _list() -> int:
 
 
 def _train(names: Sequence[str]) -> int:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            for name in names:
-                task = bar.add_task(name, total=1.0)
-                trained = reference_model(
-                    name,
-                    announce=lambda text: console.print(text, highlight=False, soft_wrap=True),
-                    progress=functools.partial(_advance, bar, task),
-                )
-                bar.remove_task(task)
-                sys.stdout.write(f"{name:16} {_described(trained)}\n")
-                sys.stdout.flush()
+        for name in names:
+            sys.stdout.write(f"{name:16} {_described(reference_model(name))}\n")
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        console.print("interrupted: models that were finished are in the cache", highlight=False)
+        sys.stderr.write("interrupted: models that were finished are in the cache\n")
         return 130
     return 0
-
-
-def _advance(bar: Progress, task: TaskID, share: float) -> None:
-    bar.update(task, completed=share)
 
 
 def _described(trained: Trained) -> str:
