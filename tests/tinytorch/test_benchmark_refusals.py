@@ -414,6 +414,8 @@ def test_without_labels_there_is_no_accuracy():
     [
         (linear(1), LABELS, r"need scores of shape \(6, 'classes'\).*got \(6, 1\)"),
         (lambda x: x.data[:, 0], LABELS, r"got \(6,\)"),
+        (linear(3), np.eye(3, dtype=int)[LABELS], r"class numbers of shape \(6,\), got one-hot rows"),
+        (linear(3), np.full((6, 3), 2), r"need scores of shape \(6, 3, 'classes'\)"),
         (linear(3), [0, 1, 2, 3, 0, 1], "labels go up to 3, and it has 3 classes"),
     ],
 )
@@ -528,3 +530,8 @@ def test_models_answer_as_in_evaluation():
     first, second = (bench(model, data=(np.ones_like(X), LABELS)).outcomes()["m0"][0] for _ in range(2))
     assert np.array_equal(first, second)
     assert model.training
+
+
+def test_models_of_different_input_shapes_are_told_that_all_get_the_same_inputs():
+    with pytest.raises(RefusedModel, match=r"'m1' raised .*all models are given the same .* shape \(6, 4\)"):
+        bench(linear(), tt.Linear(5, 3)).run_memory_benchmark()

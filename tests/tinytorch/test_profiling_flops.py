@@ -556,3 +556,10 @@ def test_zeros_that_a_model_divides_by_are_no_matter():
             return self.fc1(x / x.sum(axis=-1, keepdims=True)).log()
 
     assert count_flops(Normalised(), (1, 4)).flops == 4 + 4 + 48 + 6
+
+
+@pytest.mark.parametrize("ask", [count_flops, Profiler.measure_memory])
+def test_an_input_shape_without_the_batch_is_told_to_start_with_it(ask):
+    said = r"`input_shape` must .*, starting with the batch.*, got \(10,\): Linear\(64, 10\) expects"
+    with pytest.raises(ValueError, match=said):
+        ask(tt.Linear(64, 10), (10,))

@@ -122,11 +122,12 @@ class TestPacking:
             ({"model": 123456}, "`model` must be a Layer, or a file of a model, got int"),
             (
                 {"model": "nothing"},
-                "cannot pack '.*s': No such file .*: 'nothing', and `model` must be a Layer",
+                "^cannot pack 'nothing': No such file .*; `model` must be a Layer",
             ),
             ({"code": 3}, "`code` must be a file of code, got int"),
             ({"folder": 3}, "`folder` must be a path, got int"),
             ({"name": "\ud800"}, "text that is none, with half of a surrogate pair"),
+            ({"kv_cache": True}, r"`kv_cache` .* texts \(transformer_decathlon\), got it for mlp_sprint"),
             ({"name": 3}, "name: 3 is not of type 'string'"),
             ({"kv_cache": "yes"}, "kv_cache: 'yes' is not of type 'boolean'"),
         ],

@@ -273,4 +273,4 @@ def test_a_faster_model_below_the_floor_gets_no_rank(tmp_path):
     assert not ruling.ranked
     assert not ruling.scores
     assert not ruling.quality.met
-    assert "where the floor is an accuracy of 9" in ruling.refused
+    assert "% where the floor is 9" in ruling.refused

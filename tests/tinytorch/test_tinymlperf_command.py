@@ -30,6 +30,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+ABOUT = ["--event", "mlp_sprint", "--name", "x"]
+OPEN = ["--division", "open"]
 QUICK = ["--duration", "0.06", "--sittings", "6"]
 
 
@@ -43,6 +45,7 @@ def test_events_are_listed(capsys):
 def test_a_model_goes_from_a_file_to_the_leaderboard(here, capsys, monkeypatch):
     save_model(quantize_model(small_benchmark().model), here / "model")
     assert main(["pack", "model", "mine", "--event", "mlp_sprint", "--name", "INT8"]) == 0
+    assert "; now: python -m tinytorch.benchmarking submit mine\n" in capsys.readouterr().out
     assert main(["check", "mine"]) == 0
     assert "it has no log yet: submit it" in capsys.readouterr().out
     assert main(["submit", "mine", *QUICK]) == 0
@@ -54,7 +57,9 @@ def test_a_model_goes_from_a_file_to_the_leaderboard(here, capsys, monkeypatch):
     assert main(["check", "mine"]) == 0
     assert "by its own log, which a submit does not rely on" in capsys.readouterr().out
     assert main(["leaderboard", "--verify"]) == 0
-    assert "INT8" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "INT8" in out
+    assert err == "2 entries derived again from their logs: all agree\n"
     assert main(["leaderboard", "--format", "html", "--output", "board.html"]) == 0
     assert "INT8" in (here / "board.html").read_text()
     assert capsys.readouterr().out == ""
@@ -66,7 +71,13 @@ def test_a_model_goes_from_a_file_to_the_leaderboard(here, capsys, monkeypatch):
 def test_a_refused_submission_is_told_why_and_listed(here, capsys):
     packed(here / "s", model=tt.Sequential(tt.Linear(64, 10)), division="open", name="guessing")
     assert main(["submit", "s", *QUICK]) == 1
-    assert "no rank: guessing has an accuracy of" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.match(
+        r"no rank: guessing has an accuracy of [\d.]+% where the floor is [\d.]+%: the reference model has "
+        r"[\d.]+% on the same fresh inputs\n",
+        out,
+    )
+    assert out.endswith("listed without a rank on the leaderboard 'tinymlperf.sqlite'\n")
     assert main(["leaderboard"]) == 0
     assert "Without a rank\n- guessing (MLP Sprint, open)" in capsys.readouterr().out
     assert Leaderboard("tinymlperf.sqlite").entries()[0].refused is not None
@@ -178,16 +189,30 @@ def test_check_finds_numbers_that_are_too_large_for_a_float(here, capsys, name):
         (["leaderboard"], "error: 'tinymlperf.sqlite' does not exist: submit makes it"),
         (["leaderboard", "--leaderboard", "text"], "error: 'text' is no leaderboard"),
         (["submit", "s", "--sittings", "5"], "error: --sittings must be at least 6, got 5"),
-        (["submit", "s", "--duration", "0"], "error: `min_duration_s` must be a positive number, got 0"),
-        (["submit", "s", "--memory-limit", "0"], "error: `memory_limit_mb` must be a positive whole number"),
+        (["submit", "s", "--duration", "0"], "error: --duration must be a positive number, got 0"),
+        (["submit", "s", "--memory-limit", "0"], "error: --memory-limit must be a positive whole number"),
         (["submit", "s", "--leaderboard", "text"], "error: 'text' is no leaderboard"),
-        (["pack", "no", "new", "--event", "mlp_sprint", "--name", "x"], "error: cannot pack 'new'"),
+        (["submit", "s", "--time-limit", "-1"], "error: --time-limit must be a positive number, got -1"),
+        (["submit", "s", "--sittings", "0"], "error: --sittings must be a positive whole number, got 0"),
+        (["pack", "no", "new", *ABOUT], "error: cannot pack 'no': No such file"),
+        (["pack", "linear", "new", *ABOUT, "--kv-cache", *OPEN], "error: `kv_cache` (--kv-cache) is for"),
+        (["pack", "convolution", "new", *ABOUT], "error: the closed division keeps the layers"),
+        (["pack", "convolution", "new", *ABOUT, *OPEN], "error: 'convolution' is no model for mlp_sprint: "),
+        (
+            ["pack", "narrow", "new", *ABOUT, *OPEN],
+            "error: 'narrow' is no model for mlp_sprint: for inputs of shape (1, 64) it answers with shape",
+        ),
+        (["pack", "text", "new", *ABOUT, *OPEN], "error: 'text' is not a model"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(here, capsys, arguments, reason):
     (here / "text").write_text("text")
     packed(here / "s")
+    save_model(tt.Linear(64, 10), here / "linear")
+    save_model(tt.Linear(64, 9), here / "narrow")
+    save_model(tt.Sequential(tt.Conv2d(1, 2, 3), tt.Flatten(), tt.Linear(72, 10)), here / "convolution")
     assert main(arguments) == 2
+    assert not (here / "new").exists()
     out, err = capsys.readouterr()
     assert err.startswith(reason)
     assert err.count("\n") == 1
@@ -263,7 +288,37 @@ def test_a_figure_that_does_not_follow_from_its_log_is_told(here, capsys):
 
     Leaderboard("tinymlperf.sqlite").add([entry("forged")])
     assert main(["leaderboard", "--verify"]) == 1
-    assert "not verified: forged (single-stream): its log cannot be judged" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "not verified: forged (single-stream): its log cannot be judged" in err
+    assert err.endswith("1 entry derived again from its log: 1 of them not verified\n")
+
+
+def test_a_submission_is_told_its_rank_its_quality_and_the_leaderboard(here, capsys, monkeypatch):
+    from test_leaderboard import entry
+
+    twice = {"event": "mlp_sprint", "division": "closed", "machine": "A, Linux", "scenario": "offline"}
+    faster, slower = entry("faster", 9.0, 8.9, 9.1, **twice), entry("slower", 1.0, 0.9, 1.1, **twice)
+    Leaderboard("board").add([faster, slower, entry("elsewhere", 9.0, 8.9, 9.1, machine="B, Linux")])
+    monkeypatch.setattr(contest, "judge", judged)
+    packed(here / "s")
+    assert main(["submit", "s", "--leaderboard", "board"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"accuracy: .*%, where the floor is .*% and the reference model has .*%", lines[2])
+    assert lines[-1] == (
+        "on the leaderboard 'board': rank 1 of 1 in single-stream, rank 2 of 3 in offline, closed division"
+    )
+
+
+def test_a_machine_that_is_not_there_is_answered_with_those_that_are(here, capsys):
+    from test_leaderboard import entry
+
+    Leaderboard("tinymlperf.sqlite").add([entry("one"), entry("two", machine="B, Linux")])
+    assert main(["leaderboard", "--machine", "B, Linux"]) == 0
+    assert "two" in capsys.readouterr().out
+    assert main(["leaderboard", "--machine", "foo"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --machine must be one that is on the leaderboard ('A, Linux', 'B, Linux'), got 'foo'\n"
+    )
 
 
 @pytest.mark.parametrize("command", [[], ["events"], ["pack"], ["check"], ["submit"], ["leaderboard"]])

@@ -47,6 +47,11 @@ def right_answers(given: Answers, datasets: Sequence[Data]) -> list[NDArray[np.b
     for data, output in zip(datasets, given.outputs, strict=True):
         labels = data.labels
         assert labels is not None, "see `check_labelled`"
+        if output.ndim == 2 and output.shape == labels.shape and _is_one_hot(labels):
+            raise RefusedModel(
+                f"{given.name!r} has no accuracy on {data.name!r}: labels are class numbers of shape "
+                f"({len(labels)},), got one-hot rows of shape {labels.shape}: give `labels.argmax(axis=1)`"
+            )
         if output.ndim < 2 or output.shape[:-1] != labels.shape or output.shape[-1] < 2:
             raise RefusedModel(
                 f"{given.name!r} has no accuracy on {data.name!r}: labels of shape {labels.shape} need "
@@ -59,6 +64,10 @@ def right_answers(given: Answers, datasets: Sequence[Data]) -> list[NDArray[np.b
             )
         right.append((output.argmax(axis=-1) == labels).reshape(-1))
     return right
+
+
+def _is_one_hot(labels: NDArray[np.intp]) -> bool:
+    return bool((labels >= 0).all() and (labels.max(axis=1) == 1).all() and (labels.sum(axis=1) == 1).all())
 
 
 def _answer(contender: Contender, data: Data, time_limit_s: float) -> Array:
@@ -74,7 +83,8 @@ def _answer(contender: Contender, data: Data, time_limit_s: float) -> Array:
         ) from None
     except (Exception, SystemExit) as error:
         raise RefusedModel(
-            f"{contender.name!r} raised {type(error).__name__} on {data.name!r}: {error}"
+            f"{contender.name!r} raised {type(error).__name__} on {data.name!r}: {str(error).rstrip('.')} "
+            f"(all models are given the same inputs, here of shape {before.shape})"
         ) from error
     array = _array(contender, data, output)
     if not np.array_equal(before, np.asarray(inputs)):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tinytorch.benchmarking.pareto import Place, Point
 from tinytorch.benchmarking.results import BenchmarkResult
 from tinytorch.benchmarking.statistics import Interval
+from tinytorch.perf.profiling.labels import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,14 +67,11 @@ def front_chart(points: Sequence[Point], x_label: str, y_label: str) -> Figure:
             capsize=3,
             label=label,
         )
-    for index, point in enumerate(points):
-        beside = (6, 6) if index % 2 == 0 else (6, -14)  # points of equal models lie on each other
-        axes.annotate(
-            point.name, (point.x.estimate, point.y.estimate), textcoords="offset points", xytext=beside
-        )
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.legend()
+    places = [(point.x.estimate, point.y.estimate) for point in points]
+    place_labels(axes, [point.name for point in points], places, size=10)
     return figure
 
 

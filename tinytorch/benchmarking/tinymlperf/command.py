@@ -17,8 +17,8 @@ from tinytorch.benchmarking.tinymlperf.fitting import check_model
 from tinytorch.benchmarking.tinymlperf.leaderboard import Leaderboard, LeaderboardError
 from tinytorch.benchmarking.tinymlperf.logs import check_log
 from tinytorch.benchmarking.tinymlperf.processes import Refused
-from tinytorch.benchmarking.tinymlperf.scenarios import FEWEST_SITTINGS, Settings
 from tinytorch.benchmarking.tinymlperf.referee import Ruling
+from tinytorch.benchmarking.tinymlperf.scenarios import FEWEST_SITTINGS, Settings
 from tinytorch.benchmarking.tinymlperf.scoring import Score, figure, quality_of, scores_of
 from tinytorch.benchmarking.tinymlperf.standings import Standing, tables, unverified
 from tinytorch.benchmarking.tinymlperf.submissions import DIVISIONS, Submission, pack, read_submission

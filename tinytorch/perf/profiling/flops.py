@@ -22,7 +22,7 @@ from tinytorch.perf.profiling.formulas import (
 )
 from tinytorch.perf.profiling.portions import portions, unknown_names
 from tinytorch.perf.profiling.recording import DETAILED, Event, Log, Span
-from tinytorch.perf.profiling.states import check_model, checked_shape, zeros
+from tinytorch.perf.profiling.states import check_model, checked_shape, taking, zeros
 from tinytorch.perf.profiling.witness import Witness
 
 
@@ -89,14 +89,16 @@ class FLOPCounter:
             input_shape: of the input, the batch axis first, whose length does not matter.
 
         Raises:
-            ValueError: `model` cannot be called, or `input_shape` is no tuple of positive whole numbers.
+            ValueError: `model` cannot be called, `input_shape` is no tuple of positive whole numbers,
+                or not one that the model takes.
         """
         check_model(model)
         x = zeros((1, *checked_shape(input_shape)[1:]))
         log = Log()
         witness = Witness(self, log, model, x)
         # Outside of any no_grad() block: where gradients are recorded, models do not answer from a cache.
-        Context().run(witness.watch, model, x)
+        with taking(input_shape):
+            Context().run(witness.watch, model, x)
         return self._summed(model, log, witness.unseen)
 
     def work_of(self, event: Event) -> Work | None:

@@ -17,6 +17,7 @@ from tinytorch.perf.profiling.states import (
     checked_shape,
     inference,
     parameters_of,
+    taking,
     zeros,
 )
 from tinytorch.perf.profiling.timer import Timer
@@ -74,7 +75,8 @@ def measure_memory(model: Any, input_shape: Sequence[int]) -> dict[str, float]:
     check_model(model)
     x = zeros(checked_shape(input_shape))
     with inference(model):
-        model(x)  # what is made once, such as compiled kernels, is not of the pass
+        with taking(input_shape):
+            model(x)  # what is made once, such as compiled kernels, is not of the pass
         with MemoryProfiler() as memory:
             model(x)
     held, given = parameter_bytes(model), x.numpy().nbytes

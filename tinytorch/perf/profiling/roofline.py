@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from tinytorch.perf.profiling.labels import place_labels
 from tinytorch.perf.profiling.machine import Machine, measure_machine
 from tinytorch.perf.profiling.rows import Row
 
@@ -113,15 +114,14 @@ class Roofline:
         for bound, color in (("memory", "tab:blue"), ("arithmetic", "tab:red")):
             chosen = [point for point in self.points if point.bound == bound]
             axes.scatter([p.intensity for p in chosen], [p.gflops for p in chosen], color=color, label=bound)
-        for point in self.points:
-            place = (point.intensity, point.gflops)
-            axes.annotate(point.name, place, xytext=(5, 4), textcoords="offset points", fontsize=8)
         axes.set(
             xlabel="arithmetic intensity (FLOP/byte)",
             ylabel="GFLOP/s",
             title=f"{machine.peak_gflops:.0f} GFLOP/s, {machine.bandwidth_gb_s:.1f} GB/s",
         )
         axes.legend(title="bound by")
+        places = [(point.intensity, point.gflops) for point in self.points]
+        place_labels(axes, [point.name for point in self.points], places)
 
 
 def roofline(rows: Sequence[Row], machine: Machine | None = None) -> Roofline:

@@ -68,6 +68,22 @@ def checked_shape(shape: Any) -> Shape:
     return tuple(positive_int(length, "input_shape") for length in shape)
 
 
+@contextmanager
+def taking(shape: Any) -> Iterator[None]:
+    """Run a model on zeros of a shape: where it refuses these, the error is about `input_shape`.
+
+    Raises:
+        ValueError: the model raised one; it says which shape the model was given.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"`input_shape` must be one that the model takes, starting with the batch, such as "
+            f"(1, *shape of a sample), got {tuple(shape)}: {error}"
+        ) from error
+
+
 def zeros(shape: Shape) -> Tensor:
     """Return an input that any model takes: zeros are whole numbers too, so they may be tokens."""
     return Tensor(np.zeros(shape, np.float32))
