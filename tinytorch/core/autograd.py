@@ -109,9 +109,11 @@ class Node:
             once the graph has been used.
         parents: what each input came from: a Node, a Leaf, or None where no gradient is wanted.
         watches: on the arrays of the inputs.
+        through: who observed the operation computes its derivatives with this, from a product, the index of
+            the input that it is of (None for all at once) and the gradient; None where nobody did.
     """
 
-    __slots__ = ("name", "parents", "serial", "shape", "vjps", "watches")
+    __slots__ = ("name", "parents", "serial", "shape", "through", "vjps", "watches")
 
     def __init__(
         self,
@@ -126,13 +128,14 @@ class Node:
         self.vjps: Vjps | None = vjps
         self.parents: Sequence[Node | Leaf | None] = parents
         self.watches: Sequence[Watch] = watches
+        self.through: Callable[[Any, int | None, Array], Any] | None = None
         self.serial = next(_SERIAL)
         for watch in watches:
             watch.graphs += 1
 
     def free(self) -> None:
         """Let go of everything that the operation kept for its derivative."""
-        self.vjps, self.parents = None, ()
+        self.vjps, self.parents, self.through = None, (), None
         for watch in self.watches:
             watch.graphs -= 1
         self.watches = ()
@@ -164,15 +167,19 @@ def backward(root: Node, gradient: Array, retain_graph: bool = False) -> None:
 
 def _pass_on(node: Node, gradient: Array, pending: dict[Node, tuple[Array, bool]]) -> None:
     """Give each input of a node its gradient: to a leaf at once, to another node for when its turn comes."""
-    vjps = node.vjps
+    vjps, through = node.vjps, node.through
     assert vjps is not None, "checked before the graph is walked"
     each = isinstance(vjps, tuple)
-    items: tuple[Any, ...] = vjps if isinstance(vjps, tuple) else vjps(gradient)
+    items: Any = vjps
+    if not isinstance(vjps, tuple):
+        items = vjps(gradient) if through is None else through(vjps, None, gradient)
     # Options that follow the inputs have no gradient and need no entry.
-    for parent, item in zip(node.parents, items, strict=False):
+    for index, (parent, item) in enumerate(zip(node.parents, items, strict=False)):
         if parent is None or item is None:
             continue
-        found: Array = item(gradient) if each else item
+        found: Array = item
+        if each:
+            found = item(gradient) if through is None else through(item, index, gradient)
         if found.shape != parent.shape:
             found = summed_to(found, parent.shape)
         owned = found is not gradient and type(found) is np.ndarray and found.base is None

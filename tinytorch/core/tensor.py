@@ -424,6 +424,9 @@ def apply(rule: Rule, *inputs: Any, **options: Any) -> Tensor:
     if wanted and recording():
         watches = [_watched(x) for x in inputs if isinstance(x, Tensor)]
         result._node = Node(rule.__name__, result._array.shape, vjps, parents, watches)
+        differentiating = getattr(observer, "differentiating", None)
+        if differentiating is not None:
+            result._node.through = differentiating()
         result.requires_grad = True
     return result
 

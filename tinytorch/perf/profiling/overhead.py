@@ -24,7 +24,7 @@ _WIDTH = 8
 def overhead_us(log: Log) -> float:
     """Return the microseconds that recording took in all; measuring that takes some 30 ms.
 
-    Calls of layers, operations, the derivatives that these leave for backward(), and those that are computed
+    Calls of layers, operations, those of them that are kept for backward(), and derivatives that are computed
     there, each as often as they are in the log. What one costs is measured in a small model of several kinds
     of layers: 0.6 us for the same operation over and over is 1.0 us where it comes in turns with others.
     """

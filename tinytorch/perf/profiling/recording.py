@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinytorch.core.autograd import _RECORDING, Array, Vjps
+from tinytorch.core.autograd import Array, Vjps
 from tinytorch.core.derivatives import Rule
 from tinytorch.core.tensor import OBSERVER
 from tinytorch.perf.profiling.formulas import LAYERS, Shape
@@ -99,7 +99,7 @@ class Log:
     Attributes:
         events: the fields of Events as plain tuples, quicker to make.
         spans: calls of layers, those outside before those inside.
-        kept: how many derivatives operations left for backward(), which recording has to wrap.
+        kept: how many operations left derivatives for backward().
     """
 
     __slots__ = ("events", "kept", "spans")
@@ -115,7 +115,13 @@ class Log:
 
 
 class Recorder(Listener):
-    """Runs operations and layers, and writes down in all of its logs what they took."""
+    """Runs operations and layers, and writes down in all of its logs what they took.
+
+    Attributes:
+        latest: the operation that ran last.
+    """
+
+    latest: tuple[Any, ...] = ()
 
     def operation(self, rule: Rule, arrays: Sequence[Any], options: dict[str, Any]) -> tuple[Array, Vjps]:
         """Run an operation."""
@@ -139,8 +145,7 @@ class Recorder(Listener):
         event = (rule, False, start, end, span, shapes, out.shape, options, n_bytes, self.thread, None)
         for log in self.logs:
             log.events.append(event)
-        if _RECORDING.get():
-            vjps = self._watched(event, vjps)
+        self.latest = event
         if span is not None:
             span.inside_ns += perf_counter_ns() - start
         return out, vjps
@@ -168,16 +173,13 @@ class Recorder(Listener):
             if parent is not None:
                 parent.inside_ns += end_ns - span.start_ns
 
-    def _watched(self, event: tuple[Any, ...], vjps: Vjps) -> Vjps:
-        """Return `vjps` such that whoever listens when the engine calls them records that."""
-        watched: list[Any]
-        if isinstance(vjps, tuple):
-            watched = [vjp and partial(_differentiate, event, vjp, i) for i, vjp in enumerate(vjps)]
-        else:
-            watched = [partial(_differentiate, event, vjps, None)]
+    def differentiating(self) -> Callable[[Any, int | None, Array], Any] | None:
+        """Return what the engine computes derivatives of the operation that just ran with."""
+        if get_ident() != self.thread:
+            return None
         for log in self.logs:
-            log.kept += len(watched) - watched.count(None)
-        return tuple(watched) if isinstance(vjps, tuple) else watched[0]
+            log.kept += 1
+        return partial(_differentiate, self.latest)
 
 
 def _differentiate(
