@@ -399,8 +399,10 @@ def apply(rule: Rule, *inputs: Any, **options: Any) -> Tensor:
         inputs: what the rule takes; the Tensors among them are differentiated.
         options: passed on to the rule.
     """
-    if not recording() and OBSERVER.get() is None:  # half of what follows has nothing to do then
-        out = rule(*[x._array if isinstance(x, Tensor) else x for x in inputs], **options)[0]
+    observer = OBSERVER.get()
+    if not recording():  # half of what follows has nothing to do then
+        given = [x._array if isinstance(x, Tensor) else x for x in inputs]
+        out = (rule(*given, **options) if observer is None else observer.operation(rule, given, options))[0]
         result = wrap(out)
         if out.base is not None:
             result._source = _source_of(out, inputs)
@@ -416,12 +418,11 @@ def apply(rule: Rule, *inputs: Any, **options: Any) -> Tensor:
         else:
             arrays.append(x)
             parents.append(None)
-    observer = OBSERVER.get()
     out, vjps = rule(*arrays, **options) if observer is None else observer.operation(rule, arrays, options)
     result = wrap(out)
     if out.base is not None:
         result._source = _source_of(out, inputs)
-    if wanted and recording():
+    if wanted:
         watches = [_watched(x) for x in inputs if isinstance(x, Tensor)]
         result._node = Node(rule.__name__, result._array.shape, vjps, parents, watches)
         differentiating = getattr(observer, "differentiating", None)
