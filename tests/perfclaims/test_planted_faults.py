@@ -215,23 +215,31 @@ def test_an_answer_remembered_by_content_fails():
 
 
 def test_an_answer_that_the_baseline_left_behind_fails():
-    """Both sides use one memory, and whoever is second finds what the first worked out."""
-    answers = {}
+    """Both sides use one memory, and whoever is second finds what the first worked out.
 
-    def remembering(x):
-        key = hash(x.tobytes())
-        answers.setdefault(key, loop(x))
-        return answers[key]
+    On a machine that other programs disturb, the round on new inputs may stay undecided and let it pass: it
+    has to be found in two of three measurements.
+    """
 
-    def finding(x):
-        key = hash(x.tobytes())
-        if key not in answers:
-            answers[key] = loop(x)
-        return answers[key]
+    def measured():
+        answers = {}
 
-    verdict, reasons = settled(finding, baseline=remembering)
-    assert verdict == "FAIL"
-    assert "slower-on-new-inputs" in reasons
+        def remembering(x):
+            key = hash(x.tobytes())
+            answers.setdefault(key, loop(x))
+            return answers[key]
+
+        def finding(x):
+            key = hash(x.tobytes())
+            if key not in answers:
+                answers[key] = loop(x)
+            return answers[key]
+
+        return settled(finding, baseline=remembering)
+
+    found = [reasons for verdict, reasons in (measured() for _ in range(3)) if verdict == "FAIL"]
+    assert len(found) >= 2
+    assert all("slower-on-new-inputs" in reasons for reasons in found)
 
 
 def test_work_done_for_all_known_arguments_at_once_when_they_change_fails():
